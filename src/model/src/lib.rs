@@ -1,1 +1,25 @@
+//! What both sides of Speediso mean by their words.
+//!
+//! Everything here is data and pure functions: no I/O, no clock, no runtime. The agent, the controller and the command
+//! line share these types, so that a word on the wire cannot mean two things. *Orders* (tasks, hints) are read
+//! strictly: an unknown field or value is an error. *Reports* (events, results, inventories) are read leniently: an
+//! old reader survives a newer writer.
 
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod build;
+pub mod event;
+pub mod fault;
+pub mod hints;
+pub mod id;
+pub mod image;
+pub mod inventory;
+pub mod node;
+pub mod order;
+pub mod outcome;
+pub mod plan;
+pub mod profile;
+pub mod task;
+pub mod taskfile;
+pub mod units;

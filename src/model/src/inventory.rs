@@ -1,0 +1,291 @@
+//! What a machine has. Field names are those of ironic-python-agent's inventory wherever it has them, so that one
+//! structure answers our controller and an Ironic; what it lacks is added beside.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::build::BuildInfo;
+use crate::units::Bytes;
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Inventory {
+    pub hostname: String,
+    pub system_vendor: SystemVendor,
+    pub cpu: Cpu,
+    pub memory: Memory,
+    pub disks: Vec<Disk>,
+    pub interfaces: Vec<Interface>,
+    pub boot: Boot,
+    pub bmc_address: Option<String>,
+    /// The ramdisk this was seen from.
+    pub build: BuildInfo,
+    /// What could not be read, in words: a missing fact is said, not guessed.
+    pub unread: Vec<String>,
+}
+
+/// From SMBIOS tables 0, 1, 2 and 3.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SystemVendor {
+    pub manufacturer: String,
+    pub product_name: String,
+    pub serial_number: String,
+    /// Canonical form, as `dmidecode` and iPXE print it.
+    pub uuid: Option<String>,
+    pub board_serial: String,
+    pub chassis_serial: String,
+    pub asset_tag: String,
+    pub firmware: Firmware,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Firmware {
+    pub vendor: String,
+    pub version: String,
+    pub build_date: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Cpu {
+    pub model_name: String,
+    /// Highest frequency in MHz, as a string like Ironic's.
+    pub frequency: String,
+    /// Logical processors.
+    pub count: u32,
+    pub core_count: u32,
+    pub socket_count: u32,
+    pub architecture: String,
+    pub flags: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Memory {
+    /// What the kernel has, in bytes.
+    pub total: Bytes,
+    /// What is plugged in according to SMBIOS, in MiB; the kernel's figure where the tables are silent.
+    pub physical_mb: u64,
+    pub modules: Vec<MemoryModule>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct MemoryModule {
+    pub slot: String,
+    pub size_mb: u64,
+    pub speed_mts: Option<u32>,
+    pub part_number: String,
+    pub serial_number: String,
+    pub manufacturer: String,
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    Nvme,
+    Sata,
+    Sas,
+    Scsi,
+    Virtio,
+    Usb,
+    Mmc,
+    Loop,
+    Fc,
+    Iscsi,
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// A block device that could hold a system. Partitions, md, dm and the like are never listed here.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Disk {
+    /// The kernel's name this time, `/dev/nvme0n1`: for reading along, never for choosing.
+    pub name: String,
+    pub model: String,
+    pub vendor: String,
+    pub serial: String,
+    pub wwn: Option<String>,
+    pub firmware: String,
+    pub size: Bytes,
+    pub rotational: bool,
+    pub removable: bool,
+    pub read_only: bool,
+    /// Logical sector size in bytes.
+    pub logical_sectors: u32,
+    pub physical_sectors: u32,
+    pub tran: Transport,
+    /// The name udev would make below `/dev/disk/by-path/`.
+    pub by_path: Option<String>,
+    pub hctl: Option<String>,
+    /// Counts every disk the kernel has seen since boot: a disk swapped under the same name has another one.
+    pub diskseq: Option<u64>,
+    /// What holds the disk, its partitions included; empty when it is free.
+    pub in_use: Vec<Use>,
+    /// What libblkid finds on it.
+    pub signatures: Vec<String>,
+}
+
+/// A reason for which a disk is not free.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Use {
+    Mounted {
+        device: String,
+        at: String,
+    },
+    Swap {
+        device: String,
+    },
+    /// An md, dm, bcache or other device stands on it.
+    Holder {
+        device: String,
+        name: String,
+    },
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Interface {
+    pub name: String,
+    pub mac_address: String,
+    pub ipv4_address: Option<String>,
+    pub ipv6_address: Option<String>,
+    pub has_carrier: bool,
+    pub speed_mbps: Option<u32>,
+    pub mtu: Option<u32>,
+    /// PCI vendor and device id, `0x8086`.
+    pub vendor: Option<String>,
+    pub product: Option<String>,
+    pub pci_address: Option<String>,
+    pub driver: Option<String>,
+    /// Whether the boot loader named this one by BOOTIF.
+    pub boot: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Boot {
+    /// `uefi` or `bios`.
+    pub current_boot_mode: String,
+    /// MAC address of the interface the machine booted from.
+    pub pxe_interface: Option<String>,
+    pub secure_boot: Option<bool>,
+}
+
+impl Inventory {
+    /// All MAC addresses, sorted, in the canonical lower-case form with colons.
+    #[must_use]
+    pub fn macs(&self) -> Vec<String> {
+        let mut macs: Vec<String> = self.interfaces.iter().filter_map(|i| canonical_mac(&i.mac_address)).collect();
+        macs.sort();
+        macs.dedup();
+        macs
+    }
+}
+
+/// `01-52-54-00-AB-CD-EF` (BOOTIF), `5254.00ab.cdef`, `52:54:00:ab:cd:ef`, ... -> `52:54:00:ab:cd:ef`.
+#[must_use]
+pub fn canonical_mac(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|c| !matches!(c, ':' | '-' | '.')).collect();
+    let digits = match digits.len() {
+        12 => digits,
+        // BOOTIF carries the ARP hardware type in front: 01 is Ethernet.
+        14 if digits.starts_with("01") => digits[2..].to_owned(),
+        _ => return None,
+    };
+    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let lower = digits.to_ascii_lowercase();
+    Some((0..6).map(|i| &lower[2 * i..2 * i + 2]).collect::<Vec<_>>().join(":"))
+}
+
+/// Whether a text from SMBIOS identifies anything. Boards are shipped with placeholders in these fields, the same on
+/// thousands of machines; an order that matched one would match the neighbour too.
+#[must_use]
+pub fn is_real_identifier(text: &str) -> bool {
+    const PLACEHOLDERS: [&str; 14] = [
+        "to be filled by o.e.m.",
+        "default string",
+        "system serial number",
+        "serial number",
+        "not specified",
+        "none",
+        "n/a",
+        "unknown",
+        "invalid",
+        "not applicable",
+        "chassis serial number",
+        "base board serial number",
+        "0123456789",
+        "123456789",
+    ];
+    let text = text.trim().to_ascii_lowercase();
+    let mut letters = text.chars().filter(char::is_ascii_alphanumeric);
+    let Some(first) = letters.next() else { return false };
+    // All one character (zeros, efs, Xs) is a placeholder too.
+    letters.any(|c| c != first) && !PLACEHOLDERS.contains(&text.as_str())
+}
+
+/// Whether `name`, given by a person in an order or on the command line, is this machine: its SMBIOS UUID or serial
+/// number, or one of its MAC addresses. Placeholders match nothing.
+#[must_use]
+pub fn names_machine(name: &str, system: &SystemVendor, macs: &[String]) -> bool {
+    let name = name.trim();
+    if let Some(mac) = canonical_mac(name)
+        && macs.contains(&mac)
+    {
+        return true;
+    }
+    if !is_real_identifier(name) {
+        return false;
+    }
+    let same = |value: &str| is_real_identifier(value) && value.trim().eq_ignore_ascii_case(name);
+    same(&system.serial_number) || system.uuid.as_deref().is_some_and(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_have_one_form() {
+        for text in ["01-52-54-00-AB-CD-EF", "52:54:00:ab:cd:ef", "5254.00AB.CDEF", "525400abcdef"] {
+            assert_eq!(canonical_mac(text).as_deref(), Some("52:54:00:ab:cd:ef"), "{text}");
+        }
+        for text in ["", "52:54:00", "20-52-54-00-ab-cd-ef", "zz:54:00:ab:cd:ef"] {
+            assert_eq!(canonical_mac(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn placeholders_identify_nothing() {
+        for text in [
+            "",
+            "  ",
+            "0000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+            "To Be Filled By O.E.M.",
+            "Default string",
+            "...",
+        ] {
+            assert!(!is_real_identifier(text), "{text}");
+        }
+        assert!(is_real_identifier("CZ3029XKLM"));
+        let system = SystemVendor {
+            serial_number: "Default string".into(),
+            uuid: Some("4C4C4544-0042".into()),
+            ..SystemVendor::default()
+        };
+        assert!(!names_machine("Default string", &system, &[]));
+        assert!(names_machine("4c4c4544-0042", &system, &[]));
+        assert!(names_machine("01-52-54-00-ab-cd-ef", &system, &["52:54:00:ab:cd:ef".into()]));
+        assert!(!names_machine("52:54:00:ab:cd:ee", &system, &["52:54:00:ab:cd:ef".into()]));
+    }
+}

@@ -1,0 +1,225 @@
+//! Profiles: the ready-made lists of tasks that `SPEEDISO=` and `speediso apply` name.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fault::{Fault, FaultCode};
+use crate::hints::RootDeviceHints;
+use crate::image::ImageSource;
+use crate::task::{
+    BootEntryTask, BootPosition, ConfigDriveContent, ConfigDriveTask, InventoryTask, PowerAction, PowerTask, ReadBack,
+    Task, WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask,
+};
+
+/// The profiles this version carries out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Look, and store what was seen.
+    Inventory,
+    /// Wipe one disk, write an image, tell it who it is, make the firmware boot it, reboot.
+    Lininstall,
+    /// Wipe the disks named, or all.
+    Wipe,
+    /// No task: the live system, reachable by ssh.
+    Shell,
+}
+
+impl Profile {
+    pub const ALL: [Self; 4] = [Self::Inventory, Self::Lininstall, Self::Wipe, Self::Shell];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inventory => "inventory",
+            Self::Lininstall => "lininstall",
+            Self::Wipe => "wipe",
+            Self::Shell => "shell",
+        }
+    }
+
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+
+    /// The tasks of this profile, each of them valid.
+    ///
+    /// # Errors
+    /// `task-invalid` when the parameters are not those of the profile.
+    pub fn expand(self, parameters: Value) -> Result<Vec<Task>, Fault> {
+        let tasks = match self {
+            Self::Inventory => {
+                let NoParameters {} = self.read(parameters)?;
+                vec![Task::Inventory(InventoryTask {})]
+            }
+            Self::Shell => {
+                let NoParameters {} = self.read(parameters)?;
+                Vec::new()
+            }
+            Self::Wipe => self.read::<WipeParameters>(parameters)?.expand(),
+            Self::Lininstall => self.read::<LininstallParameters>(parameters)?.expand(),
+        };
+        tasks.iter().try_for_each(Task::validate)?;
+        Ok(tasks)
+    }
+
+    fn read<T: DeserializeOwned>(self, parameters: Value) -> Result<T, Fault> {
+        let parameters = if parameters.is_null() { Value::Object(serde_json::Map::new()) } else { parameters };
+        serde_json::from_value(parameters)
+            .map_err(|e| Fault::new(FaultCode::TaskInvalid, format!("parameters of profile {}: {e}", self.name())))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WipeParameters {
+    pub devices: WipeTargets,
+    #[serde(default = "clear")]
+    pub level: WipeLevel,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passes_before: Vec<WipePass>,
+    #[serde(default)]
+    pub verify: WipeVerify,
+    /// Afterwards; the live system stays up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<PowerAction>,
+}
+
+fn clear() -> WipeLevel {
+    WipeLevel::Clear
+}
+
+impl WipeParameters {
+    fn expand(self) -> Vec<Task> {
+        let wipe = Task::Wipe(WipeTask {
+            devices: self.devices,
+            level: self.level,
+            passes_before: self.passes_before,
+            verify: self.verify,
+        });
+        std::iter::once(wipe).chain(self.then.map(|action| Task::Power(PowerTask { action }))).collect()
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LininstallParameters {
+    /// The one disk that is wiped and written.
+    pub device: RootDeviceHints,
+    pub image: ImageSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_drive: Option<ConfigDriveContent>,
+    /// A ready config drive instead of its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_drive_image: Option<ImageSource>,
+    /// `none` writes the image over what is there.
+    #[serde(default)]
+    pub wipe: InstallWipe,
+    #[serde(default)]
+    pub verify: WipeVerify,
+    #[serde(default)]
+    pub read_back: ReadBack,
+    #[serde(default = "default_label")]
+    pub boot_label: String,
+    #[serde(default)]
+    pub boot_position: BootPosition,
+    #[serde(default = "reboot")]
+    pub then: PowerAction,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstallWipe {
+    None,
+    #[default]
+    Clear,
+    Purge,
+}
+
+fn default_label() -> String {
+    "linux".into()
+}
+
+fn reboot() -> PowerAction {
+    PowerAction::Reboot
+}
+
+impl LininstallParameters {
+    fn expand(self) -> Vec<Task> {
+        let device = self.device;
+        let level = match self.wipe {
+            InstallWipe::None => None,
+            InstallWipe::Clear => Some(WipeLevel::Clear),
+            InstallWipe::Purge => Some(WipeLevel::Purge),
+        };
+        let mut tasks = Vec::new();
+        tasks.extend(level.map(|level| {
+            Task::Wipe(WipeTask {
+                devices: WipeTargets::Hints(vec![device.clone()]),
+                level,
+                passes_before: Vec::new(),
+                verify: self.verify,
+            })
+        }));
+        tasks.push(Task::WriteImage(WriteImageTask {
+            device: device.clone(),
+            image: self.image,
+            read_back: self.read_back,
+        }));
+        if self.config_drive.is_some() || self.config_drive_image.is_some() {
+            tasks.push(Task::ConfigDrive(ConfigDriveTask {
+                device: device.clone(),
+                content: self.config_drive,
+                image: self.config_drive_image,
+            }));
+        }
+        tasks.push(Task::BootEntry(BootEntryTask {
+            device,
+            label: self.boot_label,
+            loader: None,
+            position: self.boot_position,
+        }));
+        tasks.push(Task::Power(PowerTask { action: self.then }));
+        tasks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lininstall_is_wipe_image_config_boot_power() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let parameters = json!({
+            "device": {"serial": "S1"},
+            "image": {"url": "https://i/debian.raw", "digest": digest, "compression": "none"},
+            "config_drive": {"instance_id": "i-1", "hostname": "web1"},
+        });
+        let tasks = Profile::Lininstall.expand(parameters.clone()).expect("valid");
+        let kinds: Vec<_> = tasks.iter().map(Task::kind).collect();
+        assert_eq!(kinds, ["wipe", "write_image", "config_drive", "boot_entry", "power"]);
+
+        let mut purge = parameters.clone();
+        purge["wipe"] = json!("purge");
+        assert_eq!(Profile::Lininstall.expand(purge).expect_err("refused").code, FaultCode::Unsupported);
+        let mut unknown = parameters;
+        unknown["fast"] = json!(true);
+        assert_eq!(Profile::Lininstall.expand(unknown).expect_err("refused").code, FaultCode::TaskInvalid);
+    }
+
+    #[test]
+    fn names_are_exact() {
+        assert_eq!(Profile::named("wipe"), Some(Profile::Wipe));
+        assert_eq!(Profile::named("Wipe"), None);
+        assert_eq!(Profile::named("burnin"), None);
+    }
+}

@@ -1,0 +1,487 @@
+//! The tasks: a closed list of atomic orders. Each is validated whole before anything runs, and unknown fields are
+//! errors: an order that is half understood is not carried out.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, FaultCode};
+use crate::hints::RootDeviceHints;
+use crate::image::ImageSource;
+use crate::units::{Bytes, MIB};
+
+/// One atomic order. On the wire: `{"task": "wipe", ...}`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Discover the hardware and store the result.
+    Inventory(InventoryTask),
+    /// Make what the disks hold unreadable, and see that it is.
+    Wipe(WipeTask),
+    /// Write a new partition table.
+    Partition(PartitionTask),
+    /// Stream a disk image onto a disk.
+    WriteImage(WriteImageTask),
+    /// Add the partition from which cloud-init learns who the machine is.
+    ConfigDrive(ConfigDriveTask),
+    /// Make the firmware boot the disk.
+    BootEntry(BootEntryTask),
+    /// Reboot or power off.
+    Power(PowerTask),
+}
+
+/// What happens to a run whose agent vanished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// Doing it again from the start ends in the same state.
+    Safe,
+    /// Look at the device first.
+    Reconcile,
+    /// A person decides.
+    Never,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InventoryTask {}
+
+/// Which disks a wipe takes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WipeTargets {
+    /// One disk for each.
+    Hints(Vec<RootDeviceHints>),
+    /// Every disk that is fixed and not read-only. A disk in use refuses the whole task.
+    AllDisks,
+}
+
+/// How far a wipe goes, in the sense of NIST SP 800-88.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WipeLevel {
+    /// Every addressable sector is overwritten: protects against reading through the normal interface.
+    Clear,
+    /// Beyond the reach of a laboratory. Needs a method of the device; never replaced by `clear`.
+    Purge,
+}
+
+/// A pass over the whole disk before the last one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WipePass {
+    Zeroes,
+    Random,
+}
+
+/// How much of the last pass is read back. Start and end of the disk always are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WipeVerify {
+    #[default]
+    Full,
+    /// This many percent, at random places; the seed is recorded.
+    SamplePercent(u8),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WipeTask {
+    pub devices: WipeTargets,
+    pub level: WipeLevel,
+    /// Passes before the last, which always writes a pattern that is known and differs at every sector: reading
+    /// zeroes would not prove that anything was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passes_before: Vec<WipePass>,
+    #[serde(default)]
+    pub verify: WipeVerify,
+}
+
+/// What a partition is for; decides its type GUID.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionKind {
+    Linux,
+    Esp,
+    BiosBoot,
+    Swap,
+    Raid,
+    Lvm,
+    /// Any other type.
+    Guid(uuid::Uuid),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionSize {
+    Bytes(Bytes),
+    /// What is left; the last partition only.
+    Rest,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionSpec {
+    /// Name in the table, at most 36 UTF-16 units.
+    pub name: String,
+    pub kind: PartitionKind,
+    pub size: PartitionSize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<uuid::Uuid>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionTask {
+    pub device: RootDeviceHints,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_uuid: Option<uuid::Uuid>,
+    pub partitions: Vec<PartitionSpec>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadBack {
+    /// Every byte is read from the medium again and compared.
+    #[default]
+    Full,
+    /// One part in sixteen, at random, with start and end.
+    Sample,
+    None,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WriteImageTask {
+    pub device: RootDeviceHints,
+    pub image: ImageSource,
+    #[serde(default)]
+    pub read_back: ReadBack,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ConfigDriveFormat {
+    /// cloud-init's NoCloud: volume label CIDATA, `meta-data`, `user-data`, `network-config`.
+    #[default]
+    #[serde(rename = "nocloud")]
+    NoCloud,
+    /// OpenStack's: volume label config-2, `openstack/latest/*.json`; cloudbase-init reads it too.
+    #[serde(rename = "config-2")]
+    Config2,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigDriveContent {
+    #[serde(default)]
+    pub format: ConfigDriveFormat,
+    /// cloud-init acts anew when this changes.
+    pub instance_id: String,
+    pub hostname: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
+    /// As cloud-init takes it (`#cloud-config`, `#!/bin/sh`, ...).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// `network-config` (NoCloud, YAML) or `network_data.json` (config-2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+}
+
+/// Either the content itself, or a ready NoCloud or config-2 file system to be copied.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigDriveTask {
+    pub device: RootDeviceHints,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ConfigDriveContent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+}
+
+/// Where a new entry stands in the firmware's boot order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootPosition {
+    /// Right after the entry this boot came from: a machine that boots from the network first goes on doing so, and
+    /// falls through to its disk.
+    #[default]
+    AfterCurrent,
+    First,
+    Last,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootEntryTask {
+    pub device: RootDeviceHints,
+    /// Shown in the firmware's menu. Older entries of this label are removed.
+    pub label: String,
+    /// Path in the EFI system partition; found by itself when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader: Option<String>,
+    #[serde(default)]
+    pub position: BootPosition,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerAction {
+    Reboot,
+    PowerOff,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PowerTask {
+    pub action: PowerAction,
+}
+
+impl Task {
+    /// The name on the wire.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Inventory(_) => "inventory",
+            Self::Wipe(_) => "wipe",
+            Self::Partition(_) => "partition",
+            Self::WriteImage(_) => "write_image",
+            Self::ConfigDrive(_) => "config_drive",
+            Self::BootEntry(_) => "boot_entry",
+            Self::Power(_) => "power",
+        }
+    }
+
+    /// Whether it can lose somebody's data.
+    #[must_use]
+    pub fn is_destructive(&self) -> bool {
+        match self {
+            Self::Wipe(_) | Self::Partition(_) | Self::WriteImage(_) | Self::ConfigDrive(_) => true,
+            Self::Inventory(_) | Self::BootEntry(_) | Self::Power(_) => false,
+        }
+    }
+
+    /// Whether its start must be recorded by whoever gave the order before it acts: all but looking.
+    #[must_use]
+    pub fn needs_permission(&self) -> bool {
+        !matches!(self, Self::Inventory(_))
+    }
+
+    #[must_use]
+    pub fn on_interrupt(&self) -> OnInterrupt {
+        match self {
+            Self::Inventory(_) | Self::Wipe(_) | Self::WriteImage(_) => OnInterrupt::Safe,
+            // Their plan is made anew from the table as it is then.
+            Self::Partition(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => OnInterrupt::Reconcile,
+            Self::Power(_) => OnInterrupt::Never,
+        }
+    }
+
+    /// Whatever can be said to be wrong without looking at a machine.
+    ///
+    /// # Errors
+    /// `task-invalid` with the field, or `unsupported` for what this version cannot do and will not replace.
+    pub fn validate(&self) -> Result<(), Fault> {
+        let invalid = |what: String| Err(Fault::new(FaultCode::TaskInvalid, format!("{}: {what}", self.kind())));
+        let hinted = |hints: &RootDeviceHints| {
+            if hints.is_empty() { invalid("device: the root device hints are empty".into()) } else { Ok(()) }
+        };
+        match self {
+            Self::Inventory(_) | Self::Power(_) => Ok(()),
+            Self::Wipe(wipe) => {
+                if let WipeTargets::Hints(hints) = &wipe.devices {
+                    if hints.is_empty() {
+                        return invalid("devices: no disk is named".into());
+                    }
+                    hints.iter().try_for_each(hinted)?;
+                }
+                if let WipeVerify::SamplePercent(percent) = wipe.verify
+                    && !(1..=100).contains(&percent)
+                {
+                    return invalid(format!("verify: a sample of {percent} percent"));
+                }
+                if wipe.passes_before.len() > 35 {
+                    return invalid("passes_before: more than 35 passes".into());
+                }
+                if wipe.level == WipeLevel::Purge {
+                    return Err(Fault::new(
+                        FaultCode::Unsupported,
+                        "wipe: level purge needs a sanitize method of the device, which this version does not issue; \
+                         overwriting reaches level clear only",
+                    ));
+                }
+                Ok(())
+            }
+            Self::Partition(task) => {
+                hinted(&task.device)?;
+                validate_partitions(&task.partitions).or_else(invalid)
+            }
+            Self::WriteImage(task) => {
+                hinted(&task.device)?;
+                validate_image(&task.image).or_else(invalid)
+            }
+            Self::ConfigDrive(task) => {
+                hinted(&task.device)?;
+                match (&task.content, &task.image) {
+                    (Some(content), None) => validate_content(content).or_else(invalid),
+                    (None, Some(image)) => validate_image(image).or_else(invalid),
+                    _ => invalid("exactly one of content and image is needed".into()),
+                }
+            }
+            Self::BootEntry(task) => {
+                hinted(&task.device)?;
+                if task.label.is_empty() || task.label.len() > 64 || task.label.chars().any(char::is_control) {
+                    return invalid("label: 1 to 64 printable characters".into());
+                }
+                if let Some(loader) = &task.loader
+                    && (!loader.starts_with('\\') || loader.contains("..") || loader.len() > 255)
+                {
+                    return invalid(format!("loader: {loader:?} is not a path like \\EFI\\BOOT\\BOOTX64.EFI"));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn validate_image(image: &ImageSource) -> Result<(), String> {
+    if !(image.url.starts_with("https://") || image.url.starts_with("http://"))
+        || image.url.len() > 2048
+        || image.url.chars().any(|c| c.is_control() || c.is_whitespace())
+    {
+        return Err(format!("image.url: {:?} is not an http or https URL", image.url));
+    }
+    if image.size.is_some_and(|s| s.0 < 2 * MIB) {
+        return Err("image.size: a disk image has at least 2 MiB".into());
+    }
+    Ok(())
+}
+
+fn validate_partitions(partitions: &[PartitionSpec]) -> Result<(), String> {
+    if partitions.is_empty() || partitions.len() > 128 {
+        return Err(format!("partitions: {} of them; 1 to 128 are possible", partitions.len()));
+    }
+    for (i, p) in partitions.iter().enumerate() {
+        if p.name.encode_utf16().count() > 36 || p.name.chars().any(char::is_control) {
+            return Err(format!("partitions[{i}].name: more than 36 characters, or control characters"));
+        }
+        match p.size {
+            PartitionSize::Rest if i + 1 != partitions.len() => {
+                return Err(format!("partitions[{i}].size: only the last partition can take the rest"));
+            }
+            PartitionSize::Bytes(size) if size.0 == 0 => return Err(format!("partitions[{i}].size: zero")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn validate_content(content: &ConfigDriveContent) -> Result<(), String> {
+    // The name lands in files that other programs read line by line, so it is what RFC 1123 allows and no more.
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if content.hostname.len() > 253 || !content.hostname.split('.').all(label) {
+        return Err(format!("hostname: {:?} is not a host name (RFC 1123)", content.hostname));
+    }
+    if content.instance_id.is_empty()
+        || content.instance_id.len() > 128
+        || !content.instance_id.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err("instance_id: 1 to 128 printable characters without blanks".into());
+    }
+    for (i, key) in content.ssh_keys.iter().enumerate() {
+        if !is_ssh_public_key(key) {
+            return Err(format!("ssh_keys[{i}]: not an OpenSSH public key on one line"));
+        }
+    }
+    let size = content.user_data.as_ref().map_or(0, String::len) + content.network.as_ref().map_or(0, String::len);
+    if size > 1024 * 1024 {
+        return Err("user_data and network: more than 1 MiB together".into());
+    }
+    Ok(())
+}
+
+/// `type base64 [comment]`, one line. Options in front (`command="..."`) are not taken: they would be read by the
+/// live system's ssh server.
+#[must_use]
+pub fn is_ssh_public_key(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let (Some(kind), Some(blob)) = (words.next(), words.next()) else { return false };
+    (kind.starts_with("ssh-") || kind.starts_with("ecdsa-sha2-") || kind.starts_with("sk-"))
+        && blob.len() >= 32
+        && blob.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+        && line.len() < 16 * 1024
+        && !line.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Task, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn orders_are_read_strictly() {
+        parse(r#"{"task":"inventory"}"#).expect("good");
+        parse(r#"{"task":"wipe","devices":"all_disks","level":"clear"}"#).expect("good");
+        for bad in [
+            r#"{"task":"format_everything"}"#,
+            r#"{"task":"inventory","fast":true}"#,
+            r#"{"task":"wipe","devices":"all_disks","level":"clear","dry_run":true}"#,
+            r#"{"task":"wipe","devices":{"hints":[{"name":"/dev/sda"}]},"level":"clear"}"#,
+            r#"{"task":"wipe","devices":"all_disks","level":"sparkling"}"#,
+            r#"{"task":"power","action":"explode"}"#,
+            r#"{"task":"write_image","device":{"serial":"x"},"image":{"url":"https://i/x","compression":"none"}}"#,
+            r#"{"task":"config_drive","device":{"serial":"x"},"content":{"instance_id":"i","hostname":"h"},"extra":1}"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn validation_says_which_field() {
+        let cases = [
+            (r#"{"task":"wipe","devices":{"hints":[]},"level":"clear"}"#, FaultCode::TaskInvalid, "devices"),
+            (r#"{"task":"wipe","devices":{"hints":[{}]},"level":"clear"}"#, FaultCode::TaskInvalid, "hints are empty"),
+            (r#"{"task":"wipe","devices":"all_disks","level":"purge"}"#, FaultCode::Unsupported, "purge"),
+            (r#"{"task":"partition","device":{"serial":"x"},"partitions":[]}"#, FaultCode::TaskInvalid, "partitions"),
+            (
+                r#"{"task":"write_image","device":{"serial":"x"},"image":{"url":"file:///etc/shadow","compression":"none",
+                    "digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000"}}"#,
+                FaultCode::TaskInvalid,
+                "image.url",
+            ),
+            (
+                r#"{"task":"config_drive","device":{"serial":"x"},"content":{"instance_id":"i","hostname":"a\nb"}}"#,
+                FaultCode::TaskInvalid,
+                "hostname",
+            ),
+            (r#"{"task":"config_drive","device":{"serial":"x"}}"#, FaultCode::TaskInvalid, "exactly one"),
+            (
+                r#"{"task":"boot_entry","device":{"serial":"x"},"label":"x","loader":"\\..\\evil.efi"}"#,
+                FaultCode::TaskInvalid,
+                "loader",
+            ),
+        ];
+        for (text, code, word) in cases {
+            let fault = parse(text).expect("well-formed").validate().expect_err(text);
+            assert_eq!(fault.code, code, "{text}");
+            assert!(fault.message.contains(word), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn ssh_keys_are_one_plain_line() {
+        let key = format!("ssh-ed25519 {} me@host", "A".repeat(68));
+        assert!(is_ssh_public_key(&key));
+        assert!(!is_ssh_public_key(&format!("command=\"reboot\" {key}")));
+        assert!(!is_ssh_public_key(&format!("{key}\nssh-rsa AAAA")));
+        assert!(!is_ssh_public_key("ssh-ed25519"));
+    }
+}
