@@ -1,1 +1,32 @@
+//! A laboratory of virtual machines that boot over the network: for the demo, the tests and the benchmarks.
+//!
+//! A [`Lab`] is a network namespace with a bridge, DHCP and TFTP; a [`Machine`] is a QEMU machine with its cable in that
+//! bridge, booting as bare metal does: firmware, PXE, iPXE, kernel. Nothing reaches the outside, and everything ends
+//! with the value that stands for it. A run that was killed is cleaned up by the next one, by what it wrote down.
+//!
+//! Every wait has a limit, and what is said when one runs out includes the log's tail and where the log is kept.
 
+#![forbid(unsafe_code)]
+
+mod dnsmasq;
+mod error;
+mod files;
+mod forward;
+mod lab;
+mod log;
+mod machine;
+mod namespace;
+mod process;
+mod record;
+pub mod tool;
+
+pub use dnsmasq::{Chain, Dhcp};
+pub use error::{LabError, Result};
+pub use files::FileServer;
+pub use forward::Forward;
+pub use lab::{Lab, LabBuilder, Plug};
+pub use log::{Found, Log};
+pub use machine::{Accel, Bus, Disk, Firmware, Machine, MachineSpec, Smbios, Start, cached_accel};
+pub use namespace::{GATEWAY, Namespace};
+pub use process::Process;
+pub use record::{Run, runs, sweep};

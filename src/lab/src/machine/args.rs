@@ -1,0 +1,217 @@
+//! QEMU's command line from a machine's specification. Pure, so that it can be read and tested without a machine.
+
+use std::path::Path;
+
+use super::accel::Accel;
+use super::spec::{Bus, Disk, Firmware, MachineSpec, Start};
+use crate::error::{LabError, Result};
+use crate::lab::Plug;
+
+/// Files of one machine, in its own directory.
+pub(super) struct Places<'a> {
+    pub(super) serial_log: &'a Path,
+    pub(super) serial_socket: &'a Path,
+    pub(super) qmp_socket: &'a Path,
+    pub(super) firmware_code: Option<&'a Path>,
+    pub(super) firmware_vars: Option<&'a Path>,
+}
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.0.push(option.to_owned());
+        self.0.push(value.into());
+    }
+}
+
+pub(super) fn build(spec: &MachineSpec, plug: &Plug, places: &Places<'_>) -> Result<Vec<String>> {
+    check(spec)?;
+    let mut args = Args(vec!["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
+    args.add("-name", &spec.name);
+    // Without graphics SeaBIOS, and with it iPXE, speaks on the serial port; OVMF does so anyway.
+    args.add("-machine", "q35,graphics=off");
+    args.add("-display", "none");
+    match spec.accel {
+        Accel::Tcg => {
+            args.add("-accel", "tcg,thread=multi");
+            args.add("-cpu", "max");
+        }
+        Accel::Kvm => {
+            args.add("-accel", "kvm");
+            args.add("-cpu", "host");
+        }
+    }
+    args.add("-m", format!("{}M", spec.memory_mib));
+    args.add("-smp", spec.cpus.to_string());
+    if let (Some(code), Some(vars)) = (places.firmware_code, places.firmware_vars) {
+        args.add("-drive", format!("if=pflash,format=raw,readonly=on,file={}", quoted(code)));
+        args.add("-drive", format!("if=pflash,format=raw,file={}", quoted(vars)));
+    }
+    let smbios = &spec.smbios;
+    args.add(
+        "-smbios",
+        format!(
+            "type=1,manufacturer={},product={},serial={},uuid={}",
+            comma_doubled(&smbios.manufacturer),
+            comma_doubled(&smbios.product),
+            comma_doubled(&smbios.serial),
+            smbios.uuid
+        ),
+    );
+    if let Some(base) = &spec.rtc {
+        args.add("-rtc", format!("base={base}"));
+    }
+    // The log gets everything from the first byte on; the socket is for typing and may come and go.
+    args.add(
+        "-chardev",
+        format!(
+            "socket,id=console,path={},server=on,wait=off,logfile={},logappend=on",
+            quoted(places.serial_socket),
+            quoted(places.serial_log)
+        ),
+    );
+    args.add("-serial", "chardev:console");
+    args.add("-qmp", format!("unix:{},server=on,wait=off", quoted(places.qmp_socket)));
+    // Early in boot nothing else makes entropy, and keys are made early.
+    args.add("-device", "virtio-rng-pci");
+    if spec.no_reboot {
+        args.0.push("-no-reboot".to_owned());
+    }
+    add_nic(&mut args, spec, plug);
+    add_disks(&mut args, spec);
+    if let Start::Kernel { kernel, initrd, append } = &spec.start {
+        args.add("-kernel", kernel.display().to_string());
+        args.add("-initrd", initrd.display().to_string());
+        args.add("-append", append);
+    }
+    Ok(args.0)
+}
+
+fn add_nic(args: &mut Args, spec: &MachineSpec, plug: &Plug) {
+    args.add("-netdev", format!("tap,id=net0,ifname={},script=no,downscript=no", plug.tap));
+    let mut nic = format!("{},id=nic0,netdev=net0,mac={}", spec.nic, plug.mac);
+    if matches!(spec.start, Start::Network) {
+        nic.push_str(",bootindex=1");
+    }
+    // OVMF has a driver and a PXE client of its own for virtio: without QEMU's option ROM, which is iPXE already, the
+    // whole chain of a real machine is walked. SeaBIOS has no network driver and needs the ROM.
+    if spec.firmware == Firmware::Uefi && spec.nic == "virtio-net-pci" {
+        nic.push_str(",romfile=");
+    }
+    args.add("-device", nic);
+}
+
+fn add_disks(args: &mut Args, spec: &MachineSpec) {
+    if spec.disks.iter().any(|disk| disk.bus == Bus::Scsi) {
+        args.add("-device", "virtio-scsi-pci,id=scsi");
+    }
+    if spec.disks.iter().any(|disk| disk.bus == Bus::UsbRemovable) {
+        args.add("-device", "qemu-xhci,id=xhci");
+    }
+    for (n, disk) in spec.disks.iter().enumerate() {
+        // `unsafe` leaves flushing to the host's page cache: a guest's data outlives the guest, which is all that is
+        // asked here, and a flush costs nothing. What is at stake when the host loses power is not tested this way.
+        args.add(
+            "-drive",
+            format!("if=none,id=drive{n},format=raw,cache=unsafe,discard=unmap,file={}", quoted(&disk.path)),
+        );
+        args.add("-device", device(spec, disk, n));
+    }
+}
+
+fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
+    let sectors = format!("logical_block_size={0},physical_block_size={0}", disk.sector_size.max(512));
+    let wwn = disk.wwn.map(|wwn| format!(",wwn=0x{wwn:016x}")).unwrap_or_default();
+    let serial = comma_doubled(&disk.serial);
+    let mut device = match disk.bus {
+        Bus::Virtio => format!("virtio-blk-pci,drive=drive{n},serial={serial},{sectors}"),
+        Bus::Nvme => format!("nvme,drive=drive{n},serial={serial},{sectors}"),
+        Bus::Ahci => format!("ide-hd,bus=ide.{n},drive=drive{n},serial={serial}{wwn}"),
+        Bus::Scsi => format!("scsi-hd,bus=scsi.0,scsi-id={n},drive=drive{n},serial={serial},{sectors}{wwn}"),
+        Bus::UsbRemovable => format!("usb-storage,bus=xhci.0,drive=drive{n},serial={serial},removable=on"),
+    };
+    device.push_str(&format!(",id=disk{n}"));
+    // OVMF drops every boot entry of a disk from its order as soon as there is any boot index but none for that disk,
+    // an operating system's own entry too. With one, entries of the same disk stay in the order that the variables say.
+    if matches!(spec.start, Start::Network | Start::Disk) {
+        device.push_str(&format!(",bootindex={}", n + 2));
+    }
+    device
+}
+
+fn check(spec: &MachineSpec) -> Result<()> {
+    let wrong = |wrong: &str| Err(LabError::Spec { machine: spec.name.clone(), wrong: wrong.to_owned() });
+    for (n, disk) in spec.disks.iter().enumerate() {
+        if disk.bus == Bus::Ahci && n > 5 {
+            return wrong("AHCI has six ports");
+        }
+        if disk.sector_size != 512 && matches!(disk.bus, Bus::Ahci | Bus::UsbRemovable) {
+            return wrong("QEMU's AHCI and USB disks have 512-byte sectors only");
+        }
+        if disk.wwn.is_some() && !matches!(disk.bus, Bus::Ahci | Bus::Scsi) {
+            return wrong("only AHCI and SCSI disks carry a WWN here");
+        }
+        if disk.bus == Bus::Virtio && disk.serial.len() > 20 {
+            return wrong("a virtio disk's serial has at most 20 characters");
+        }
+    }
+    Ok(())
+}
+
+/// QEMU splits options at commas; a doubled one stands for itself.
+fn comma_doubled(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn quoted(path: &Path) -> String {
+    comma_doubled(&path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn built(spec: &MachineSpec) -> Result<String> {
+        let plug = Plug { tap: "tap1".into(), mac: "52:54:00:12:00:01".into(), address: Ipv4Addr::LOCALHOST };
+        let path = Path::new("/x/a,b");
+        let places = Places {
+            serial_log: path,
+            serial_socket: path,
+            qmp_socket: path,
+            firmware_code: None,
+            firmware_vars: None,
+        };
+        build(spec, &plug, &places).map(|args| args.join(" "))
+    }
+
+    #[test]
+    fn the_network_comes_first_and_every_disk_has_its_place() {
+        let spec = MachineSpec::new("m").disk(Disk::new("/d0", "S0")).disk(Disk::new("/d1", "S1").bus(Bus::Nvme));
+        let line = built(&spec).unwrap();
+        for part in [
+            "mac=52:54:00:12:00:01,bootindex=1,romfile=",
+            "virtio-blk-pci,drive=drive0,serial=S0,logical_block_size=512,physical_block_size=512,id=disk0,bootindex=2",
+            "nvme,drive=drive1,serial=S1,logical_block_size=512,physical_block_size=512,id=disk1,bootindex=3",
+            "path=/x/a,,b,",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+        assert!(!built(&spec.clone().start_with(Start::Firmware)).unwrap().contains("bootindex"));
+        assert!(!built(&spec.start_with(Start::Disk)).unwrap().contains("bootindex=1"));
+    }
+
+    #[test]
+    fn what_qemu_would_quietly_ignore_is_refused() {
+        let wrong = [
+            Disk::new("/d", "S").bus(Bus::Ahci).sector_size(4096),
+            Disk::new("/d", "S").wwn(1),
+            Disk::new("/d", "123456789012345678901"),
+        ];
+        for disk in wrong {
+            assert!(built(&MachineSpec::new("m").disk(disk.clone())).is_err(), "{disk:?}");
+        }
+    }
+}

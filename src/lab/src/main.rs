@@ -1,0 +1,124 @@
+//! `speediso-lab`: the laboratory by hand. `demo` shows the whole way of a machine; the rest is for looking around.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use speediso_lab::{Chain, Disk, Firmware, Lab, MachineSpec, runs, sweep};
+
+#[derive(Parser)]
+#[command(name = "speediso-lab", about = "Virtual machines that boot over PXE, in a network of their own", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot one blank machine over PXE into an iPXE script and show its console
+    Boot {
+        #[arg(long, value_enum, default_value = "uefi")]
+        firmware: FirmwareArg,
+        /// iPXE script to serve over TFTP; one that greets and exits if not given
+        #[arg(long)]
+        script: Option<PathBuf>,
+        /// Raw disk images, in this order
+        #[arg(long)]
+        disk: Vec<PathBuf>,
+        #[arg(long, default_value_t = 1024)]
+        memory_mib: u32,
+        /// Power the machine off after so many seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Show what runs, or was left behind
+    List,
+    /// End a laboratory that was kept running
+    End { name: String },
+    /// Clean up after laboratories that were killed
+    Sweep,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FirmwareArg {
+    Bios,
+    Uefi,
+}
+
+impl From<FirmwareArg> for Firmware {
+    fn from(arg: FirmwareArg) -> Self {
+        match arg {
+            FirmwareArg::Bios => Self::Bios,
+            FirmwareArg::Uefi => Self::Uefi,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("speediso-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Boot { firmware, script, disk, memory_mib, seconds } => {
+            let script = match script {
+                Some(path) => std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?,
+                None => "#!ipxe\necho hello from ${platform}, ${net0/mac} at ${net0/ip}\nexit 1\n".to_owned(),
+            };
+            boot(firmware.into(), script, &disk, memory_mib, Duration::from_secs(seconds))
+        }
+        Command::List => {
+            for run in runs() {
+                let state = match (run.kept, run.owned) {
+                    (true, _) => "kept",
+                    (false, true) => "running",
+                    (false, false) => "left behind",
+                };
+                println!("{}\t{state}", run.name);
+            }
+            Ok(())
+        }
+        Command::End { name } => match runs().into_iter().find(|run| run.name == name) {
+            Some(run) => {
+                run.end();
+                Ok(())
+            }
+            None => bail!("no laboratory is called {name}; `speediso-lab list` shows those that exist"),
+        },
+        Command::Sweep => {
+            for name in sweep() {
+                println!("cleaned up {name}");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn boot(firmware: Firmware, script: String, disks: &[PathBuf], memory_mib: u32, limit: Duration) -> Result<()> {
+    let lab = Lab::builder().chain(Chain::Script(script)).build()?;
+    let mut spec = MachineSpec::new("machine").firmware(firmware).memory_mib(memory_mib);
+    for (n, disk) in disks.iter().enumerate() {
+        spec = spec.disk(Disk::new(disk, &format!("DISK{n}")));
+    }
+    let mut machine = spec.power_on(&lab)?;
+    let end = std::time::Instant::now() + limit;
+    let mut shown = 0;
+    while machine.is_on() && std::time::Instant::now() < end {
+        let mark = machine.serial().mark();
+        print!("{}", machine.serial().text_after(shown));
+        shown = mark;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
