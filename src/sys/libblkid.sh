@@ -41,7 +41,8 @@ if [ ! -e "$kept/lib/libblkid.a" ]; then
     ln -s /usr/include/asm-generic kinc/asm-generic
     ln -s "/usr/include/$(gcc -dumpmachine)/asm" kinc/asm
     cd build
-    ../util-linux-*/configure CC=musl-gcc CFLAGS="-O2 -ffunction-sections -fdata-sections -idirafter $work/kinc" \
+    configure=$(echo "$work"/util-linux-*/configure)
+    "$configure" CC=musl-gcc CFLAGS="-O2 -ffunction-sections -fdata-sections -idirafter $work/kinc" \
         --host=x86_64-linux-musl --prefix="$work/prefix" --disable-all-programs --enable-libblkid --enable-libuuid \
         --disable-shared --enable-static --disable-nls --disable-asciidoc --without-python --without-systemd \
         --without-udev --without-tinfo --without-ncurses --without-ncursesw --without-readline --without-cap-ng \

@@ -1,1 +1,31 @@
-fn main() {}
+//! `speediso`, the operator's command line. It talks to the controller's API and to nothing else; what it prints for
+//! people is a view of what `--json` prints for scripts.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod commands;
+mod follow;
+mod image;
+mod output;
+mod resolve;
+mod sign;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    match commands::run(args).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::from(output::exit_code_of(&error))
+        }
+    }
+}

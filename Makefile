@@ -1,0 +1,77 @@
+# Speediso: `make demo` shows it, `make test` proves it, `make help` lists the rest.
+# Every target does its own set-up; nothing needs to be installed by hand but the Rust toolchain.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+export SPEEDISO_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/speediso
+TARGET := target/x86_64-unknown-linux-musl
+DEBUG := $(TARGET)/debug
+RELEASE := $(TARGET)/release
+IMAGES := target/images
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Install what is missing (Debian packages, the musl target) and say why
+	@./deps.sh
+
+.PHONY: build
+build: deps ## Build everything with the development profile (what demo and tests use)
+	@echo "build: first time about 6 minutes on 2 cores, then seconds"
+	cargo build --workspace --bins
+
+.PHONY: ramdisk
+ramdisk: build ## The ramdisk for demo and tests: builds/latest, with the development agent
+	$(DEBUG)/speediso-initramfs build --agent $(DEBUG)/speediso-agent --out builds
+
+.PHONY: image
+image: deps ## A ramdisk to deploy: release agent, numbered, last three kept (builds/)
+	@echo "image: the release build takes about 10 minutes on 2 cores"
+	cargo build --release -p speediso-agent -p speediso-initramfs
+	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds
+	$(RELEASE)/speediso-initramfs list --out builds
+
+.PHONY: rollback
+rollback: ## Point builds/latest at the build before
+	$(DEBUG)/speediso-initramfs rollback --out builds
+
+.PHONY: demo
+demo: ramdisk ## A bare virtual machine boots over PXE, enrols, is installed and logged into (FIRMWARE=uefi|bios, KEEP=1)
+	$(DEBUG)/speediso-lab demo
+
+.PHONY: test
+test: deps lint ramdisk ## All tests: unit, property, snapshot, loop devices (root), PXE boots in QEMU
+	tests/images/tiny.sh $(IMAGES)/tiny.raw
+	cargo nextest run --workspace --no-fail-fast
+
+.PHONY: test-quick
+test-quick: deps ## Only what needs no virtual machine
+	cargo nextest run --workspace --no-fail-fast -E 'not package(speediso-tests)'
+
+.PHONY: test-all
+test-all: test ## Also the slow ones: the whole demo in UEFI and in BIOS mode
+	FIRMWARE=uefi $(DEBUG)/speediso-lab demo
+	FIRMWARE=bios $(DEBUG)/speediso-lab demo
+
+.PHONY: lint
+lint: deps ## Formatting, clippy, shell scripts, systemd units
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	shellcheck -x deps.sh .ci/run src/sys/*.sh tests/images/*.sh systemd/*.sh
+	systemd/verify.sh
+
+.PHONY: bench
+bench: deps ## Size, memory, boot time, and write speed against the usual pipes, in turn, as ratios
+	cargo build --release -p speediso-agent -p speediso-initramfs -p speediso-lab
+	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds
+	$(RELEASE)/speediso-lab bench --agent $(RELEASE)/speediso-agent --builds builds
+
+.PHONY: clean
+clean: ## Remove what was built; the cache of packages and images stays
+	rm -rf target builds

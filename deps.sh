@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian 12 machine lacks, and says why. Quick when nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# package: what for
+wanted='
+build-essential: C parts of dependencies (aws-lc, zstd, SQLite)
+musl-tools: static binaries
+clang: reading the headers of libblkid
+libclang-dev: reading the headers of libblkid
+linux-libc-dev: kernel headers for libblkid under musl
+dpkg-dev: fetching the source of libblkid, unpacking packages
+pkg-config: finding libblkid
+kmod: the dependency table of the packed kernel modules
+qemu-system-x86: virtual machines of demo and tests
+ovmf: their UEFI firmware
+ipxe: network boot loaders
+dnsmasq-base: DHCP and TFTP in the laboratory
+iproute2: network namespaces
+nginx-light: web server of the laboratory and the benchmarks
+mmdebstrap: the Debian image of the demo
+grub-pc-bin: BIOS boot loader of the test images
+grub-efi-amd64-bin: UEFI boot loader of the test images
+grub-common: making boot loader images
+mtools: filling EFI system partitions without mounting
+dosfstools: making and checking FAT
+e2fsprogs: making and checking ext4
+xfsprogs: making file systems that must be recognised
+gdisk: checking partition tables independently
+fdisk: losetup and sfdisk in the tests
+util-linux: loop devices in the tests
+zstd: compressed test images, benchmarks
+xz-utils: packages and test images
+curl: benchmarks against the usual pipes
+openssl: checking certificates and signatures independently
+openssh-client: logging into the machines
+socat: consoles of virtual machines
+jq: reading JSON in scripts
+shellcheck: checking shell scripts
+systemd: checking the units
+'
+
+missing=()
+while IFS=: read -r package reason; do
+    [ -n "$package" ] || continue
+    if [ "$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null)" != 'install ok installed' ]; then
+        missing+=("$package")
+        echo "deps: $package is missing:$reason"
+    fi
+done <<<"$wanted"
+
+if [ ${#missing[@]} -gt 0 ]; then
+    sudo=()
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "deps: installing packages needs root: using sudo"
+        sudo=(sudo)
+    fi
+    echo "deps: installing ${#missing[@]} packages (1 to 3 minutes)"
+    "${sudo[@]}" apt-get -qq update
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "deps: the Rust toolchain is missing; install rustup, then run this again" >&2
+    exit 1
+fi
+if ! rustc --print target-libdir --target x86_64-unknown-linux-musl | xargs test -d; then
+    echo "deps: adding the Rust target x86_64-unknown-linux-musl"
+    rustup target add x86_64-unknown-linux-musl
+fi
+if ! cargo nextest --version >/dev/null 2>&1; then
+    echo "deps: installing cargo-nextest, the test runner (a few minutes)"
+    # For the machine itself, not for musl as .cargo/config.toml has it.
+    cargo install --locked --target "$(rustc --print host-tuple)" cargo-nextest
+fi
+src/sys/libblkid.sh

@@ -1,0 +1,208 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Provision bare-metal machines through a Speediso controller.
+///
+/// MACHINE is a node's id, name, MAC address, serial number or SMBIOS UUID, as long as it names one only.
+///
+/// Exit status: 0 done; 1 failed; 2 bad command line; 3 cancelled; 4 interrupted, a person decides; 5 still open;
+/// 69 the controller cannot be reached; 77 refused.
+#[derive(Parser, Debug)]
+#[command(name = "speediso", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// The controller, https://HOST:PORT
+    #[arg(long, env = "SPEEDISO_CONTROLLER", global = true, hide_env_values = true)]
+    pub(crate) controller: Option<String>,
+
+    /// The controller's CA certificate (its `ca.pem`); nothing else is trusted
+    #[arg(long, env = "SPEEDISO_CA_FILE", global = true, hide_env_values = true)]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// File with the operator token (the controller's `operator.token`)
+    #[arg(long, env = "SPEEDISO_TOKEN_FILE", global = true, hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Print the API's JSON, for scripts
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// List the machines
+    Machines,
+    /// Show one machine with its inventory
+    Machine {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// Admit a pending machine whose console shows CODE
+    Approve {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+        /// As the machine's console shows it
+        #[arg(long)]
+        code: String,
+        /// Name for the machine
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Record a machine before it was ever seen
+    Create {
+        name: String,
+        #[arg(long = "mac", required = true)]
+        macs: Vec<String>,
+        #[arg(long)]
+        uuid: Option<String>,
+        #[arg(long)]
+        serial_number: Option<String>,
+    },
+    /// Refuse every destructive order for the machine until `unprotect`
+    Protect {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// Allow destructive orders again
+    Unprotect {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// Release a machine from quarantine or maintenance, after somebody has looked at it
+    Release {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// Let the machine boot the live system at its next network boot, without an order
+    Arm {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// Order a profile (inventory, lininstall, wipe, shell) for one machine, once
+    Apply {
+        profile: String,
+        #[arg(value_name = "MACHINE")]
+        node: String,
+        /// JSON file with the profile's parameters (`-` for standard input)
+        #[arg(long, value_name = "FILE")]
+        params: Option<PathBuf>,
+        /// Make and show the plan, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Stay and show the progress
+        #[arg(long)]
+        follow: bool,
+        /// Needed for `wipe` of all disks: the machine's name again
+        #[arg(long, value_name = "NAME")]
+        yes_destroy: Option<String>,
+    },
+    /// Order a list of tasks (JSON) for one machine, once
+    Run {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+        /// JSON file with a list of tasks (`-` for standard input)
+        #[arg(long, value_name = "FILE")]
+        tasks: PathBuf,
+        /// Make and show the plan, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Stay and show the progress
+        #[arg(long)]
+        follow: bool,
+    },
+    /// List the orders
+    Orders,
+    /// Show one order with its tasks
+    Order { order: String },
+    /// Show the progress of an order, or of a machine's open order, until it ends
+    Follow {
+        #[arg(value_name = "ORDER|MACHINE")]
+        what: String,
+    },
+    /// Cancel an order; a task that has begun to write is stopped at the next safe point
+    Cancel { order: String },
+    /// Let an interrupted order go on with another try
+    Retry { order: String },
+    /// Show what happened
+    Events {
+        /// Of one machine only
+        #[arg(long, value_name = "MACHINE")]
+        node: Option<String>,
+        /// Of one order only
+        #[arg(long)]
+        order: Option<String>,
+        /// Stay and show what comes
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Show what needs a person
+    Alerts,
+    /// List the rules that admit machines without a person
+    Rules,
+    /// Add or remove such a rule
+    #[command(subcommand)]
+    Rule(RuleCommand),
+    /// List the images in the controller's store
+    Images,
+    /// Put an image into the controller's store
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Make a key pair for signing task files (no controller needed)
+    Keygen {
+        /// The private key goes here (0600), the public key to stdout
+        #[arg(value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Sign a task file for `speediso.tasks=` (no controller needed); writes FILE.sig
+    SignTasks {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        key: PathBuf,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum RuleCommand {
+    /// Admit machines that have all of these
+    Add {
+        #[arg(long)]
+        manufacturer: Option<String>,
+        #[arg(long)]
+        product_name: Option<String>,
+        #[arg(long)]
+        serial_prefix: Option<String>,
+        #[arg(long)]
+        mac_prefix: Option<String>,
+    },
+    /// Remove a rule
+    Remove { id: i64 },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ImageCommand {
+    /// Upload FILE; prints the part of an order that names it
+    Add {
+        file: PathBuf,
+        /// Name in the store, the file's own by default
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn help_is_as_documented() {
+        Args::command().debug_assert();
+        insta::assert_snapshot!(Args::command().render_long_help());
+    }
+}

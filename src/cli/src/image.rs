@@ -1,0 +1,92 @@
+//! Putting images into the controller's store.
+
+use std::io::{Read as _, Seek as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::StreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use speediso_model::api::{ImageView, path};
+use speediso_model::image::ImageDigest;
+use tokio_util::io::ReaderStream;
+
+use crate::client::Client;
+use crate::commands::at;
+use crate::output;
+
+pub(crate) async fn add(client: &Client, file: &Path, name: Option<String>, json: bool) -> Result<()> {
+    let shown = file.display();
+    let name = match name {
+        Some(name) => name,
+        None => file
+            .file_name()
+            .and_then(|n| n.to_str())
+            .with_context(|| format!("{shown} has no usable name; give --name"))?
+            .to_owned(),
+    };
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) || name.starts_with('.') {
+        bail!("{name:?} cannot be an image's name: letters, digits, '.', '-' and '_' only");
+    }
+    // Hashed here too, so that what the store has is known to be what this machine has.
+    let (length, digest, compression) = examine(file).with_context(|| format!("reading {shown}"))?;
+
+    let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(length) };
+    if let Ok(style) = ProgressStyle::with_template("  [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let source = tokio::fs::File::open(file).await.with_context(|| format!("opening {shown}"))?;
+    let counted = bar.clone();
+    let stream = ReaderStream::with_capacity(source, 256 * 1024).inspect(move |chunk| {
+        counted.inc(chunk.as_ref().map_or(0, |c| c.len() as u64));
+    });
+    let stored: ImageView = client.put(&at(path::IMAGE, &name), reqwest::Body::wrap_stream(stream), length).await?;
+    bar.finish_and_clear();
+    if stored.digest != digest.to_string() {
+        bail!("the store holds {} under {name}, but {shown} is {digest}; upload it again", stored.digest);
+    }
+    let part = json!({"url": stored.url, "digest": stored.digest, "compression": compression});
+    output::print(json, &part, |part| {
+        let text = serde_json::to_string_pretty(part).unwrap_or_default();
+        format!("{name} is stored ({length} bytes); name it in an order as\n\"image\": {text}")
+    })
+}
+
+fn examine(file: &Path) -> Result<(u64, ImageDigest, &'static str)> {
+    const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let mut source = std::fs::File::open(file)?;
+    let mut start = [0; 4];
+    let zstd = source.read_exact(&mut start).is_ok() && start == ZSTD_MAGIC;
+    source.rewind()?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut length = 0;
+    loop {
+        let n = source.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+        length += n as u64;
+    }
+    Ok((length, ImageDigest::sha256(hash.finalize().into()), if zstd { "zstd" } else { "none" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_is_recognised_by_content() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("x.raw");
+        std::fs::write(&file, [0x28, 0xb5, 0x2f, 0xfd, 0]).expect("written");
+        let (length, digest, compression) = examine(&file).expect("readable");
+        assert_eq!((length, compression), (5, "zstd"));
+        let expected: [u8; 32] = Sha256::digest([0x28, 0xb5, 0x2f, 0xfd, 0]).into();
+        assert_eq!(digest, ImageDigest::sha256(expected));
+        std::fs::write(&file, b"").expect("written");
+        assert_eq!(examine(&file).expect("readable").2, "none");
+    }
+}
