@@ -23,3 +23,19 @@ fn every_fault_is_explained_once_and_none_is_invented() {
         assert!(known, "docs/errors.md explains {row}, which does not exist");
     }
 }
+
+#[test]
+fn the_protocol_page_names_every_path() {
+    let text = document("protocol.md");
+    let source = include_str!("../../model/src/api.rs");
+    let paths: Vec<&str> = source
+        .lines()
+        .filter(|l| l.trim_start().starts_with("pub const") && l.contains("&str"))
+        .filter_map(|l| l.split('"').nth(1))
+        .collect();
+    assert!(paths.len() > 25, "the paths are found in the source");
+    for path in paths {
+        let listed = text.split(|c: char| c.is_whitespace() || "`,?".contains(c)).any(|word| word == path);
+        assert!(listed, "docs/protocol.md does not name {path}");
+    }
+}
