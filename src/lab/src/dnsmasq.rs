@@ -131,6 +131,8 @@ fn render(dir: &Path, chain: &str, dhcp: &Dhcp) -> String {
         .replace("@HOSTS_FILE@", &dir.join("hosts").display().to_string())
         .replace("@TFTP_ROOT@", &dir.join("tftp").display().to_string())
         .replace("@CHAIN@", chain)
+        // The discard port: nothing listens.
+        .replace("@HTTP_LOADER@", &format!("http://{GATEWAY}:9/"))
         .replace("@EXTRA@", &extra)
 }
 

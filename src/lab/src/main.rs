@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -30,6 +31,9 @@ enum Command {
         /// Raw disk images, in this order
         #[arg(long)]
         disk: Vec<PathBuf>,
+        /// Directory to serve inside at http://192.0.2.1:8080/
+        #[arg(long)]
+        files: Option<PathBuf>,
         #[arg(long, default_value_t = 1024)]
         memory_mib: u32,
         /// Power the machine off after so many seconds
@@ -71,12 +75,18 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Boot { firmware, script, disk, memory_mib, seconds } => {
+        Command::Boot { firmware, script, disk, files, memory_mib, seconds } => {
             let script = match script {
                 Some(path) => std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?,
                 None => "#!ipxe\necho hello from ${platform}, ${net0/mac} at ${net0/ip}\nexit 1\n".to_owned(),
             };
-            boot(firmware.into(), script, &disk, memory_mib, Duration::from_secs(seconds))
+            let lab = Lab::builder().chain(Chain::Script(script)).build()?;
+            let _server = files.map(|root| lab.serve_files(8080, &root)).transpose()?;
+            let mut spec = MachineSpec::new("machine").firmware(firmware.into()).memory_mib(memory_mib);
+            for (n, disk) in disk.iter().enumerate() {
+                spec = spec.disk(Disk::new(disk, &format!("DISK{n}")));
+            }
+            show(&spec, &lab, Duration::from_secs(seconds))
         }
         Command::List => {
             for run in runs() {
@@ -105,18 +115,15 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-fn boot(firmware: Firmware, script: String, disks: &[PathBuf], memory_mib: u32, limit: Duration) -> Result<()> {
-    let lab = Lab::builder().chain(Chain::Script(script)).build()?;
-    let mut spec = MachineSpec::new("machine").firmware(firmware).memory_mib(memory_mib);
-    for (n, disk) in disks.iter().enumerate() {
-        spec = spec.disk(Disk::new(disk, &format!("DISK{n}")));
-    }
-    let mut machine = spec.power_on(&lab)?;
-    let end = std::time::Instant::now() + limit;
+/// Powers a machine on and passes its console on until it ends or its time is over.
+fn show(spec: &MachineSpec, lab: &Lab, limit: Duration) -> Result<()> {
+    let mut machine = spec.power_on(lab)?;
+    let end = Instant::now() + limit;
     let mut shown = 0;
-    while machine.is_on() && std::time::Instant::now() < end {
+    while machine.is_on() && Instant::now() < end {
         let mark = machine.serial().mark();
         print!("{}", machine.serial().text_after(shown));
+        std::io::stdout().flush()?;
         shown = mark;
         std::thread::sleep(Duration::from_millis(200));
     }

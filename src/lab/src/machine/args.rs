@@ -47,6 +47,10 @@ pub(super) fn build(spec: &MachineSpec, plug: &Plug, places: &Places<'_>) -> Res
     if let (Some(code), Some(vars)) = (places.firmware_code, places.firmware_vars) {
         args.add("-drive", format!("if=pflash,format=raw,readonly=on,file={}", quoted(code)));
         args.add("-drive", format!("if=pflash,format=raw,file={}", quoted(vars)));
+        // Network boot over IPv6 would wait for half a minute between the network's and the disk's boot entries.
+        for knob in ["IPv6Support", "IPv6PXESupport"] {
+            args.add("-fw_cfg", format!("name=opt/org.tianocore/{knob},string=no"));
+        }
     }
     let smbios = &spec.smbios;
     args.add(
