@@ -1,1 +1,8 @@
+//! Disk images as untrusted input: recognised by content, decoded as a stream, hashed byte by byte.
 
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod decode;
+pub mod digest;
+pub mod gptgeometry;
