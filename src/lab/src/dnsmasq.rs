@@ -109,7 +109,7 @@ impl Dnsmasq {
 
     pub(crate) fn release(&mut self) {
         if let Some(process) = &mut self.process {
-            process.release();
+            process.leave_running();
         }
     }
 

@@ -12,6 +12,9 @@ pub enum LabError {
     #[error("{what} is missing: install it with `apt-get install {package}`")]
     Missing { what: String, package: &'static str },
 
+    #[error("{path} is not there: build it with `make ramdisk`")]
+    NotBuilt { path: PathBuf },
+
     #[error("a laboratory makes a network namespace and tap devices of its own, which takes root: run it with sudo")]
     NotRoot,
 
@@ -43,6 +46,12 @@ pub enum LabError {
 
     #[error("machine {machine}: QMP command {command:?}: {answer}")]
     Qmp { machine: String, command: String, answer: String },
+
+    #[error("`{command}` answered what cannot be used: {why}\n{answer}")]
+    Answer { command: String, why: String, answer: String },
+
+    #[error("{what} did not come about within {limit:?}; last seen: {last}")]
+    NotReached { what: String, limit: Duration, last: String },
 
     #[error("machine {machine}: {wrong}")]
     Spec { machine: String, wrong: String },

@@ -22,7 +22,7 @@ pub struct Forward {
 
 impl Forward {
     /// Listens on `port` of 127.0.0.1 (0 lets the kernel choose) and leads each connection to `target` inside.
-    pub(crate) fn start(namespace: &Namespace, port: u16, target: SocketAddr) -> Result<Self> {
+    pub fn start(namespace: &Namespace, port: u16, target: SocketAddr) -> Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).doing(|| format!("listening on 127.0.0.1:{port}"))?;
         let local = listener.local_addr().doing(|| "asking for the port listened on".to_owned())?;
@@ -43,6 +43,7 @@ impl Forward {
         Ok(Self { local, stop, listener: Some(thread) })
     }
 
+    /// The port of 127.0.0.1 that was opened.
     pub fn local(&self) -> SocketAddr {
         self.local
     }

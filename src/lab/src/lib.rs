@@ -17,7 +17,10 @@ mod log;
 mod machine;
 mod namespace;
 mod process;
+mod programs;
 mod record;
+mod signals;
+mod site;
 pub mod tool;
 
 pub use dnsmasq::{Chain, Dhcp};
@@ -29,4 +32,7 @@ pub use log::{Found, Log};
 pub use machine::{Accel, Bus, Disk, Firmware, Machine, MachineSpec, Smbios, Start, cached_accel};
 pub use namespace::{GATEWAY, Namespace};
 pub use process::Process;
+pub use programs::{Programs, repository};
 pub use record::{Run, runs, sweep};
+pub use signals::end_on_signal;
+pub use site::{Answered, Site};

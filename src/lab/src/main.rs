@@ -2,7 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod demo;
+
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use speediso_lab::{Chain, Disk, Firmware, Lab, MachineSpec, runs, sweep};
+use speediso_lab::{Chain, Disk, Firmware, Forward, Lab, MachineSpec, Namespace, end_on_signal, runs, sweep};
 
 #[derive(Parser)]
 #[command(name = "speediso-lab", about = "Virtual machines that boot over PXE, in a network of their own", version)]
@@ -21,6 +24,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The whole way of a bare machine: boot over PXE, enrol, install, log in, reboot (KEEP=1 leaves it running)
+    Demo {
+        #[arg(long, value_enum, env = "FIRMWARE", default_value = "uefi")]
+        firmware: FirmwareArg,
+    },
     /// Boot one blank machine over PXE into an iPXE script and show its console
     Boot {
         #[arg(long, value_enum, default_value = "uefi")]
@@ -40,6 +48,8 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Lead a port of this machine's loopback into a laboratory that runs, until ended
+    Forward { name: String, target: SocketAddr },
     /// Show what runs, or was left behind
     List,
     /// End a laboratory that was kept running
@@ -64,6 +74,7 @@ impl From<FirmwareArg> for Firmware {
 }
 
 fn main() -> ExitCode {
+    end_on_signal();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,6 +86,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Demo { firmware } => demo::run(firmware.into()),
+        Command::Forward { name, target } => {
+            let forward = Forward::start(&Namespace::existing(&name), 0, target)?;
+            println!("{}", forward.local());
+            loop {
+                std::thread::park();
+            }
+        }
         Command::Boot { firmware, script, disk, files, memory_mib, seconds } => {
             let script = match script {
                 Some(path) => std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?,

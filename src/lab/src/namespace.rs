@@ -33,6 +33,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The namespace of a laboratory that runs already.
+    pub fn existing(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -112,6 +112,14 @@ fn runs_in(base: &Path) -> Vec<Run> {
 }
 
 impl Run {
+    /// Whether the process with this id began it.
+    pub(crate) fn is_of(&self, pid: u32) -> bool {
+        self.name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split_once('-'))
+            .is_some_and(|(owner, _)| owner == pid.to_string())
+    }
+
     /// Ends what the run left behind, by the ids it wrote down, and removes its namespace and directory.
     pub fn end(&self) {
         for process in identities(&self.dir.join(PROCESSES)).iter().rev() {

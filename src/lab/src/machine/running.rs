@@ -152,7 +152,7 @@ impl<'lab> Machine<'lab> {
 
     /// Leaves it running when this value is dropped.
     pub fn leave_running(&mut self) {
-        self.process.release();
+        self.process.leave_running();
     }
 
     pub fn pid(&self) -> i32 {
