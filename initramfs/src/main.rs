@@ -1,0 +1,186 @@
+//! `speediso-initramfs`: builds the ramdisk, lists builds, rolls back.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use speediso_initramfs::assemble::{self, Base};
+use speediso_initramfs::builds::Builds;
+use speediso_initramfs::cache::Cache;
+use speediso_initramfs::manifest::{self, Manifest};
+use speediso_initramfs::ramdisk::{self, BuildFacts};
+use speediso_initramfs::report;
+
+/// Builds the ramdisk from Debian packages; needs neither root nor the kernel it packs.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Build kernel and initramfs; does nothing if the newest build has the same inputs
+    Build {
+        /// The agent to pack: a static program
+        #[arg(long)]
+        agent: PathBuf,
+        #[command(flatten)]
+        out: Out,
+        #[command(flatten)]
+        from: From,
+        /// Number of the build instead of the next one
+        #[arg(long)]
+        number: Option<u64>,
+    },
+    /// Show what costs size, by group of the manifest
+    Report {
+        /// Count this agent too
+        #[arg(long)]
+        agent: Option<PathBuf>,
+        #[command(flatten)]
+        from: From,
+    },
+    /// List the builds
+    List {
+        #[command(flatten)]
+        out: Out,
+    },
+    /// Point `latest` to the build before
+    Rollback {
+        #[command(flatten)]
+        out: Out,
+    },
+}
+
+#[derive(Args)]
+struct Out {
+    /// Directory of the builds
+    #[arg(long, default_value = "builds")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct From {
+    /// What to pack, instead of the built-in manifest
+    #[arg(long)]
+    manifest: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Action::Build { agent, out, from, number } => build(&agent, &out.out, &from, number),
+        Action::Report { agent, from } => show_report(agent.as_deref(), &from),
+        Action::List { out } => list(&out.out),
+        Action::Rollback { out } => roll_back(&out.out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("speediso-initramfs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl From {
+    fn base(&self, cache: &Cache) -> Result<Base> {
+        let Some(path) = &self.manifest else {
+            return assemble::base(&Manifest::parse(manifest::BUILT_IN)?, Path::new("."), cache);
+        };
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
+        assemble::base(&manifest, path.parent().unwrap_or(Path::new(".")), cache)
+    }
+}
+
+fn build(agent: &Path, out: &Path, from: &From, number: Option<u64>) -> Result<()> {
+    let start = Instant::now();
+    let cache = Cache::of_user()?;
+    let agent = assemble::agent(agent)?;
+    let base = from.base(&cache)?;
+    let vmlinuz = std::fs::read(&base.kernel.vmlinuz).context("reading the kernel")?;
+
+    let builds = Builds::in_directory(out);
+    let newest = builds.numbers()?.last().copied();
+    let source_date = source_date()?;
+    let facts = |number| BuildFacts::new(number, &base, &agent, &vmlinuz, source_date);
+    let current = number.or(newest);
+    if let Some(number) = current
+        && builds.path(number).is_dir()
+        && builds.facts(number).is_ok_and(|known| known == facts(number))
+    {
+        builds.point_latest_to(number)?;
+        println!("ramdisk: build {number} is up to date ({:.1} s)", start.elapsed().as_secs_f32());
+        return Ok(());
+    }
+
+    let facts = facts(number.unwrap_or(newest.unwrap_or(0) + 1));
+    let top = facts.top(agent)?;
+    let image = ramdisk::image(&base, &top, facts.built, &cache)?;
+    let listing = format!("# base\n{}# top\n{}", base.tree.listing(), top.listing());
+    let mut record = serde_json::to_value(&facts)?;
+    record["packages"] = json!(base.packages);
+    let (kernel_size, image_size) = (vmlinuz.len(), image.len());
+    let files = BTreeMap::from([
+        ("vmlinuz", vmlinuz),
+        ("initramfs.img", image),
+        ("build.json", (serde_json::to_string_pretty(&record)? + "\n").into_bytes()),
+        ("manifest.txt", listing.into_bytes()),
+    ]);
+    let path = builds.publish(facts.number, &files)?;
+    println!(
+        "ramdisk: build {} in {} ({:.1} s): vmlinuz {} + initramfs.img {} = {} MiB, {} MiB unpacked",
+        facts.number,
+        path.display(),
+        start.elapsed().as_secs_f32(),
+        mib(kernel_size),
+        mib(image_size),
+        mib(kernel_size + image_size),
+        mib(base.tree.size() + top.size()),
+    );
+    Ok(())
+}
+
+/// <https://reproducible-builds.org/specs/source-date-epoch/>
+fn source_date() -> Result<Option<u64>> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => Ok(Some(text.parse().context("SOURCE_DATE_EPOCH is not a number of seconds")?)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn mib(bytes: usize) -> String {
+    let tenths = (bytes * 10).div_ceil(1 << 20);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+fn show_report(agent: Option<&Path>, from: &From) -> Result<()> {
+    let agent = agent.map(assemble::agent).transpose()?;
+    let base = from.base(&Cache::of_user()?)?;
+    print!("{}", report::by_group(&base, agent.as_deref())?);
+    Ok(())
+}
+
+fn list(out: &Path) -> Result<()> {
+    let builds = Builds::in_directory(out);
+    let latest = builds.latest();
+    for number in builds.numbers()? {
+        let facts = builds.facts(number)?;
+        let mark = if latest == Some(number) { "  <- latest" } else { "" };
+        println!("{number}  agent {}, kernel {}, inputs {}{mark}", facts.version, facts.kernel, facts.inputs);
+    }
+    Ok(())
+}
+
+fn roll_back(out: &Path) -> Result<()> {
+    let (from, to) = Builds::in_directory(out).roll_back()?;
+    println!("ramdisk: latest was build {from} and is now build {to}");
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Kernel modules: the ones the manifest names with all they depend on, from the package's own dependency table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::cache::Cache;
+use crate::manifest::{Manifest, module_name};
+use crate::packages::{self, Package, hex};
+use crate::tool;
+
+/// Changes when the layout of a cached kernel changes.
+const FORMAT: &str = "1";
+
+/// A kernel with just the wanted modules, as files.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    pub release: String,
+    pub vmlinuz: PathBuf,
+    /// Path below `/lib/modules/<release>`, file, group that brought it in; sorted by path.
+    pub modules: Vec<Module>,
+    /// `modules.dep`, `modules.alias`, `modules.builtin`: what busybox modprobe reads.
+    pub tables: BTreeMap<&'static str, String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Module {
+    pub path: String,
+    pub file: PathBuf,
+    pub group: String,
+}
+
+/// What depmod found out: by module name, the file and all it needs, nearest first.
+#[derive(Debug, Default)]
+struct Dependencies {
+    by_name: BTreeMap<String, (String, Vec<String>)>,
+    built_in: BTreeSet<String>,
+}
+
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the kernel {release} has no module {}: correct the manifest", names.join(", "))]
+pub struct UnknownModules {
+    release: String,
+    names: Vec<String>,
+}
+
+impl Kernel {
+    pub fn from_package(package: &Package, manifest: &Manifest, cache: &Cache) -> Result<Self> {
+        let release = package
+            .name
+            .strip_prefix("linux-image-")
+            .with_context(|| format!("the package {} is not named after a kernel release", package.name))?
+            .to_owned();
+        let mut key = Sha256::new();
+        key.update(format!("{FORMAT} {}", package.sha256));
+        let mut wanted: Vec<&String> = manifest.modules.iter().flat_map(|group| &group.modules).collect();
+        wanted.sort();
+        for module in wanted {
+            key.update(format!(" {module}"));
+        }
+        let dir = cache.entry("kernels", &hex(&key.finalize()), |dir| {
+            eprintln!("ramdisk: choosing modules of {release} (about 10 seconds)");
+            let work = cache.work_dir()?;
+            packages::unpack(&package.fetch(cache)?, work.path())?;
+            keep_wanted(work.path(), &release, manifest, dir)
+        })?;
+        Self::read(&dir, release, manifest)
+    }
+
+    fn read(dir: &Path, release: String, manifest: &Manifest) -> Result<Self> {
+        let root = dir.join("lib/modules").join(&release);
+        let mut tables = BTreeMap::new();
+        for name in ["modules.dep", "modules.alias", "modules.builtin"] {
+            tables.insert(name, read(&root.join(name))?);
+        }
+        let dependencies = Dependencies::parse(&tables["modules.dep"], &tables["modules.builtin"])?;
+        let mut modules: BTreeMap<String, Module> = BTreeMap::new();
+        for group in &manifest.modules {
+            for path in dependencies.closure(&release, &group.modules)? {
+                modules.entry(path.clone()).or_insert_with(|| Module {
+                    file: root.join(&path),
+                    path,
+                    group: group.group.clone(),
+                });
+            }
+        }
+        let vmlinuz = dir.join(format!("vmlinuz-{release}"));
+        Ok(Self { release, vmlinuz, modules: modules.into_values().collect(), tables })
+    }
+}
+
+/// Copies kernel, chosen modules and new tables from the unpacked package to `to`.
+fn keep_wanted(unpacked: &Path, release: &str, manifest: &Manifest, to: &Path) -> Result<()> {
+    let below = format!("lib/modules/{release}");
+    depmod(unpacked, release)?;
+    let from_root = unpacked.join(&below);
+    let dependencies =
+        Dependencies::parse(&read(&from_root.join("modules.dep"))?, &read(&from_root.join("modules.builtin"))?)?;
+    let wanted: Vec<String> = manifest.modules.iter().flat_map(|group| group.modules.clone()).collect();
+    let copy = |name: &str| -> Result<()> {
+        let (from, to) = (from_root.join(name), to.join(&below).join(name));
+        fs::create_dir_all(to.parent().unwrap_or(&to))?;
+        fs::rename(&from, &to).with_context(|| format!("keeping {}", from.display()))
+    };
+    for path in dependencies.closure(release, &wanted)? {
+        copy(&path)?;
+    }
+    for table in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+        copy(table)?;
+    }
+    depmod(to, release)?;
+    // The order depmod leaves follows the directory on disk, which must not reach the archive.
+    for table in ["modules.dep", "modules.alias"] {
+        let path = to.join(&below).join(table);
+        let text = read(&path)?;
+        let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        lines.sort_unstable();
+        fs::write(&path, lines.join("\n") + "\n")?;
+    }
+    let kernel = format!("vmlinuz-{release}");
+    fs::rename(unpacked.join("boot").join(&kernel), to.join(&kernel)).context("keeping the kernel")
+}
+
+fn depmod(root: &Path, release: &str) -> Result<()> {
+    let program = ["/usr/sbin/depmod", "/sbin/depmod"].into_iter().find(|path| Path::new(path).exists());
+    let text = tool::run(Command::new(program.unwrap_or("depmod")).arg("-b").arg(root).arg(release), "kmod")
+        .context("making the dependency table of the kernel modules")?;
+    ensure!(text.trim().is_empty(), "depmod found fault with the kernel modules: {}", text.trim());
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+impl Dependencies {
+    fn parse(dep: &str, built_in: &str) -> Result<Self> {
+        let mut parsed = Self::default();
+        for line in dep.lines() {
+            let (path, needs) = line.split_once(':').with_context(|| format!("modules.dep has the odd line {line:?}"))?;
+            let needs = needs.split_whitespace().map(str::to_owned).collect();
+            parsed.by_name.insert(name_of(path), (path.to_owned(), needs));
+        }
+        parsed.built_in = built_in.lines().map(name_of).collect();
+        Ok(parsed)
+    }
+
+    /// Paths of `modules` and of everything they need; what is built into the kernel needs no file.
+    fn closure(&self, release: &str, modules: &[String]) -> Result<BTreeSet<String>, UnknownModules> {
+        let mut paths = BTreeSet::new();
+        let mut unknown = Vec::new();
+        for module in modules {
+            let name = module_name(module);
+            match self.by_name.get(&name) {
+                Some((path, needs)) => {
+                    paths.insert(path.clone());
+                    paths.extend(needs.iter().cloned());
+                }
+                None if self.built_in.contains(&name) => {}
+                None => unknown.push(module.clone()),
+            }
+        }
+        if unknown.is_empty() { Ok(paths) } else { Err(UnknownModules { release: release.to_owned(), names: unknown }) }
+    }
+}
+
+/// `kernel/drivers/nvme/host/nvme-core.ko` -> `nvme_core`
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    module_name(file.split(".ko").next().unwrap_or(file))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn sample() -> Dependencies {
+        let dep = "kernel/drivers/nvme/host/nvme.ko: kernel/drivers/nvme/host/nvme-core.ko kernel/lib/crc64.ko\n\
+                   kernel/drivers/nvme/host/nvme-core.ko: kernel/lib/crc64.ko\n\
+                   kernel/lib/crc64.ko:\n\
+                   kernel/drivers/net/e1000.ko:\n";
+        Dependencies::parse(dep, "kernel/drivers/tty/serial/8250/8250.ko\n").unwrap()
+    }
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_module_brings_what_it_needs_and_nothing_else() {
+        let paths = sample().closure("6.1", &names(&["nvme", "8250"])).unwrap();
+        let expected =
+            ["kernel/drivers/nvme/host/nvme-core.ko", "kernel/drivers/nvme/host/nvme.ko", "kernel/lib/crc64.ko"];
+        assert_eq!(paths.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn either_dash_names_the_same_module() {
+        assert_eq!(
+            sample().closure("6.1", &names(&["nvme_core"])).unwrap(),
+            sample().closure("6.1", &names(&["nvme-core"])).unwrap()
+        );
+    }
+
+    #[test]
+    fn all_unknown_names_are_reported_at_once() {
+        let error = sample().closure("6.1", &names(&["nvmee", "nvme", "e1001"])).unwrap_err();
+        assert_eq!(error.to_string(), "the kernel 6.1 has no module nvmee, e1001: correct the manifest");
+    }
+}

@@ -1,0 +1,104 @@
+//! From tree to bytes: the two archives, compressed, with the build's own facts in the second.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::assemble::Base;
+use crate::cache::Cache;
+use crate::cpio;
+use crate::packages::hex;
+use crate::tree::Tree;
+
+/// The highest level the kernel's decoder takes without a larger window; decoding costs the same at every level.
+const LEVEL: i32 = 19;
+
+/// What `/etc/speediso-build` says; the agent reports it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BuildFacts {
+    pub number: u64,
+    pub version: String,
+    pub kernel: String,
+    /// Seconds since 1970; the live system never sets its clock before this.
+    pub built: u64,
+    /// Digest of everything that went in.
+    pub inputs: String,
+}
+
+impl BuildFacts {
+    /// `built` is `SOURCE_DATE_EPOCH` if that is set, else the date of the newest packed file: never the clock.
+    pub fn new(number: u64, base: &Base, agent: &[u8], vmlinuz: &[u8], source_date: Option<u64>) -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let built = source_date.unwrap_or(base.newest);
+        let mut inputs = Sha256::new();
+        inputs.update(base.tree.digest());
+        inputs.update(Sha256::digest(agent));
+        inputs.update(Sha256::digest(vmlinuz));
+        inputs.update(format!("{version} {built} {LEVEL}"));
+        let inputs = format!("sha256:{}", hex(&inputs.finalize()));
+        Self { number, version, kernel: base.kernel.release.clone(), built, inputs }
+    }
+
+    /// The agent and the files that name the build.
+    pub fn top(&self, agent: Vec<u8>) -> Result<Tree> {
+        let mut tree = Tree::default();
+        tree.add_file("/sbin/speediso-agent", 0o755, agent)?;
+        let mut json = serde_json::to_string(self)?;
+        json.push('\n');
+        tree.add_file("/etc/speediso-build", 0o644, json.into_bytes())?;
+        let name = format!("Speediso {} build {}, kernel {}", self.version, self.number, self.kernel);
+        tree.add_file("/etc/issue", 0o644, format!("{name}\n").into_bytes())?;
+        let motd = format!(
+            "{name}\n\
+             This system runs from memory. Nothing on the disks is mounted, assembled or started.\n\
+             What the agent does: tail -f /run/speediso/agent.log; what this machine is: speediso-agent inventory\n"
+        );
+        tree.add_file("/etc/motd", 0o644, motd.into_bytes())?;
+        Ok(tree)
+    }
+}
+
+/// The whole `initramfs.img`: base and top, each compressed by itself. The base comes from the cache if it can.
+pub fn image(base: &Base, top: &Tree, built: u64, cache: &Cache) -> Result<Vec<u8>> {
+    let mut image = compressed_base(base, built, cache)?;
+    // The kernel looks for the next archive at a multiple of four; zeros between are skipped.
+    image.resize(image.len().next_multiple_of(4), 0);
+    image.extend(compress(&archive(top, built)?, LEVEL)?);
+    Ok(image)
+}
+
+fn compressed_base(base: &Base, built: u64, cache: &Cache) -> Result<Vec<u8>> {
+    let key = {
+        let mut hash = Sha256::new();
+        hash.update(base.tree.digest());
+        hash.update(format!("{built} {LEVEL}"));
+        hex(&hash.finalize())
+    };
+    let dir = cache.entry("bases", &key, |dir| {
+        eprintln!("ramdisk: compressing {} MiB of kernel modules and tools (about 40 seconds)", base.tree.size() >> 20);
+        std::fs::write(dir.join("base.zst"), compress(&archive(&base.tree, built)?, LEVEL)?).context("keeping the base")
+    })?;
+    read(&dir.join("base.zst"))
+}
+
+fn archive(tree: &Tree, built: u64) -> Result<Vec<u8>> {
+    let mtime = u32::try_from(built).context("the date of the build does not fit into a cpio archive")?;
+    let mut bytes = Vec::with_capacity(tree.size() + (1 << 20));
+    cpio::write(tree, mtime, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// One frame with checksum, by one thread: more threads would give other bytes.
+pub fn compress(bytes: &[u8], level: i32) -> Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
+    std::io::Write::write_all(&mut encoder, bytes)?;
+    encoder.finish().context("compressing")
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
