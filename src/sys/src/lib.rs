@@ -1,1 +1,19 @@
+//! The kernel and the machine, as safe and typed calls. The only crate with `unsafe`.
+//!
+//! Readers take a [`roots::Roots`], so that a captured machine in a directory is a test fixture. Whatever destroys data
+//! is a method of [`claim::ClaimedDisk`], which exists only for a disk that was matched by its identity and opened
+//! exclusively.
 
+pub mod blkid;
+pub mod buffer;
+pub mod claim;
+pub mod clock;
+pub mod console;
+pub mod cpu;
+pub mod disks;
+pub mod dmi;
+pub mod efi;
+mod ioctl;
+pub mod nics;
+pub mod power;
+pub mod roots;

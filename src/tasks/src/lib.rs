@@ -1,1 +1,63 @@
+//! The tasks. Each first *plans* (looks, changes nothing), then *acts* on disks it has claimed, then looks again.
+//!
+//! [`execute`] makes the plan a second time on the claimed disks and refuses if it is not the one whose start was
+//! permitted: between the two the machine may have changed.
 
+#![forbid(unsafe_code)]
+
+mod boot_entry;
+mod config_drive;
+pub mod ctx;
+mod fetch;
+mod gptedit;
+mod inventory;
+mod partition;
+mod power;
+mod single;
+mod wipe;
+mod write_image;
+
+use speediso_model::fault::Fault;
+use speediso_model::outcome::{Outcome, TaskResult};
+use speediso_model::plan::{Plan, PlanDigest};
+use speediso_model::task::Task;
+
+pub use crate::ctx::TaskCtx;
+pub use crate::inventory::collect as collect_inventory;
+pub use crate::power::perform as perform_power;
+
+/// What the task would do on this machine now.
+///
+/// # Errors
+/// Why it would be refused.
+pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
+    task.validate()?;
+    match task {
+        Task::Inventory(_) => Ok(inventory::plan()),
+        Task::Wipe(task) => wipe::plan(task, ctx),
+        Task::Partition(task) => partition::plan(task, ctx),
+        Task::WriteImage(task) => write_image::plan(task, ctx),
+        Task::ConfigDrive(task) => config_drive::plan(task, ctx),
+        Task::BootEntry(task) => boot_entry::plan(task, ctx),
+        Task::Power(task) => Ok(power::plan(task)),
+    }
+}
+
+/// Does it. Blocks until it has ended; `ctx.cancel` ends it earlier at a safe point.
+///
+/// A panic is the caller's to turn into [`Outcome::Unknown`].
+#[must_use]
+pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult {
+    if let Err(fault) = task.validate() {
+        return TaskResult::failed(task.kind(), Outcome::FailedUnchanged, fault);
+    }
+    match task {
+        Task::Inventory(_) => inventory::execute(ctx),
+        Task::Wipe(task) => wipe::execute(task, expected, ctx),
+        Task::Partition(task) => partition::execute(task, expected, ctx),
+        Task::WriteImage(task) => write_image::execute(task, expected, ctx),
+        Task::ConfigDrive(task) => config_drive::execute(task, expected, ctx),
+        Task::BootEntry(task) => boot_entry::execute(task, expected, ctx),
+        Task::Power(task) => power::execute(task, expected),
+    }
+}

@@ -1,0 +1,271 @@
+//! Editing partition tables in memory.
+//!
+//! Only the first and the last MiB of a disk hold a table; they are read, edited by the `gpt` crate as if they were
+//! the whole disk, and written back in the order that is safe: the end first, the start last.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use gpt::disk::LogicalBlockSize;
+use gpt::partition::Partition;
+use gpt::{GptConfig, GptDisk};
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::units::MIB;
+use speediso_sys::buffer::AlignedBuffer;
+use speediso_sys::claim::ClaimedDisk;
+
+use crate::single::OnDisk as _;
+
+/// How much of start and end is held back, read and edited.
+pub(crate) const EDGE: u64 = MIB;
+const EDGE_LENGTH: usize = 1 << 20;
+
+/// Start and end of a disk. What lies between reads as zeroes and cannot be written.
+#[derive(Debug)]
+pub(crate) struct Edges {
+    pub(crate) head: AlignedBuffer,
+    pub(crate) tail: AlignedBuffer,
+    size: u64,
+    at: u64,
+}
+
+impl Edges {
+    /// Empty ones for a disk of `size` bytes, at least 2 MiB.
+    pub(crate) fn zeroed(size: u64) -> Self {
+        Self { head: AlignedBuffer::zeroed(EDGE_LENGTH), tail: AlignedBuffer::zeroed(EDGE_LENGTH), size, at: 0 }
+    }
+
+    pub(crate) fn read(disk: &ClaimedDisk) -> Result<Self, Fault> {
+        let mut edges = Self::zeroed(disk.size());
+        disk.read_at(0, &mut edges.head).on(disk)?;
+        disk.read_at(edges.tail_at(), &mut edges.tail).on(disk)?;
+        Ok(edges)
+    }
+
+    pub(crate) fn tail_at(&self) -> u64 {
+        self.size - EDGE
+    }
+
+    /// Writes the end, then the start, so that at no moment a table points to something that is not there; then reads
+    /// both from the medium and compares.
+    pub(crate) fn write(&self, disk: &ClaimedDisk) -> Result<(), Fault> {
+        disk.write_at(self.tail_at(), &self.tail).on(disk)?;
+        disk.flush().on(disk)?;
+        disk.write_at(0, &self.head).on(disk)?;
+        disk.flush().on(disk)?;
+        let back = Self::read(disk)?;
+        for (name, offset, written, read) in
+            [("start", 0, &self.head, &back.head), ("end", self.tail_at(), &self.tail, &back.tail)]
+        {
+            if let Some(i) = written.iter().zip(read.iter()).position(|(w, r)| w != r) {
+                return Err(Fault::new(
+                    FaultCode::ReadBackMismatch,
+                    format!("the {name} of {} reads back differently at byte {}", disk.name(), offset + i as u64),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The place in one of the two buffers, and how far it goes.
+    fn place(&mut self) -> Option<&mut [u8]> {
+        let tail_at = self.tail_at();
+        let index = |n: u64| usize::try_from(n).ok();
+        if self.at < EDGE {
+            self.head.get_mut(index(self.at)?..)
+        } else if self.at >= tail_at && self.at < self.size {
+            self.tail.get_mut(index(self.at - tail_at)?..)
+        } else {
+            None
+        }
+    }
+}
+
+impl Read for Edges {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let n = match self.place() {
+            Some(place) => {
+                let n = place.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&place[..n]);
+                n
+            }
+            None => {
+                let to_tail = usize::try_from(self.tail_at().saturating_sub(self.at)).unwrap_or(usize::MAX);
+                let n = buffer.len().min(left).min(to_tail.max(1));
+                buffer[..n].fill(0);
+                n
+            }
+        };
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Write for Edges {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let place = self.place().ok_or_else(|| io::Error::other("a partition table outside of start and end"))?;
+        let n = place.len().min(buffer.len());
+        place[..n].copy_from_slice(&buffer[..n]);
+        self.at += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Edges {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(n) => Some(n),
+            SeekFrom::Current(n) => self.at.checked_add_signed(n),
+            SeekFrom::End(n) => self.size.checked_add_signed(n),
+        };
+        self.at = target.ok_or_else(|| io::Error::other("seeking before the start"))?;
+        Ok(self.at)
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Fault {
+    Fault::new(FaultCode::PartitionTable, "the partition table cannot be used").because(error.to_string())
+}
+
+fn block_size(sector: u64) -> Result<LogicalBlockSize, Fault> {
+    match sector {
+        512 => Ok(LogicalBlockSize::Lb512),
+        4096 => Ok(LogicalBlockSize::Lb4096),
+        other => Err(Fault::new(FaultCode::Unsupported, format!("partition tables on sectors of {other} bytes"))),
+    }
+}
+
+/// Opens the GPT in `edges`.
+pub(crate) fn open(edges: Edges, sector: u64) -> Result<GptDisk<Edges>, Fault> {
+    GptConfig::new().writable(true).logical_block_size(block_size(sector)?).open_from_device(edges).map_err(broken)
+}
+
+/// A new, empty GPT with its protective MBR.
+pub(crate) fn create(size: u64, sector: u64, guid: Option<uuid::Uuid>) -> Result<GptDisk<Edges>, Fault> {
+    let lb_size = block_size(sector)?;
+    let mut edges = Edges::zeroed(size);
+    let sectors = u32::try_from(size / sector - 1).unwrap_or(u32::MAX);
+    gpt::mbr::ProtectiveMBR::with_lb_size(sectors).overwrite_lba0(&mut edges).map_err(broken)?;
+    GptConfig::new().writable(true).logical_block_size(lb_size).create_from_device(edges, guid).map_err(broken)
+}
+
+/// Puts the table with these partitions into its edges: both headers and both arrays where they belong on a disk of
+/// this size, and the protective MBR's size right, its boot code untouched.
+pub(crate) fn finish(
+    mut disk: GptDisk<Edges>,
+    sector: u64,
+    partitions: BTreeMap<u32, Partition>,
+) -> Result<Edges, Fault> {
+    disk.update_partitions(partitions).map_err(broken)?;
+    let (first, last) = (disk.header().first_usable, disk.header().last_usable);
+    let mut used: Vec<(u64, u64, &str)> =
+        disk.partitions().values().filter(|p| p.is_used()).map(|p| (p.first_lba, p.last_lba, p.name.as_str())).collect();
+    used.sort_unstable();
+    for (start, end, name) in &used {
+        if start > end || *start < first || *end > last {
+            return Err(broken(format!("partition {name:?} ({start} to {end}) lies outside of {first} to {last}")));
+        }
+    }
+    if let Some(pair) = used.windows(2).find(|pair| pair[0].1 >= pair[1].0) {
+        return Err(broken(format!("partitions {:?} and {:?} overlap", pair[0].2, pair[1].2)));
+    }
+    let mut edges = disk.write().map_err(broken)?;
+    let sectors = u32::try_from(edges.size / sector - 1).unwrap_or(u32::MAX);
+    // UEFI 2.10, 5.2.3: the record of type EE covers the disk, or as much as 32 bits can say.
+    for record in 0..4 {
+        let at = 446 + 16 * record;
+        if edges.head[at + 4] == 0xee {
+            edges.head[at + 12..at + 16].copy_from_slice(&sectors.to_le_bytes());
+        }
+    }
+    Ok(edges)
+}
+
+/// Moves the backup to the end of a disk that is larger than the image its table came from.
+pub(crate) fn relocate(edges: Edges, sector: u64) -> Result<Edges, Fault> {
+    let disk = open(edges, sector)?;
+    let partitions = disk.partitions().clone();
+    finish(disk, sector, partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used, reason = "tests")]
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A whole disk image of `size` with one partition over everything usable.
+    fn image(size: u64, sector: u64) -> Vec<u8> {
+        let disk = create(size, sector, None).expect("created");
+        let header = disk.header().clone();
+        let first = MIB / sector;
+        let partition = Partition {
+            part_type_guid: gpt::partition_types::LINUX_FS,
+            part_guid: uuid::Uuid::from_u128(7),
+            first_lba: first,
+            last_lba: header.last_usable,
+            flags: 0,
+            name: "root".into(),
+        };
+        let edges = finish(disk, sector, BTreeMap::from([(1, partition)])).expect("finished");
+        let mut bytes = vec![0; usize::try_from(size).expect("small")];
+        bytes[..EDGE_LENGTH].copy_from_slice(&edges.head);
+        let tail_at = bytes.len() - EDGE_LENGTH;
+        bytes[tail_at..].copy_from_slice(&edges.tail);
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Whatever the sizes: after moving, sgdisk finds nothing wrong and the boot code is what it was.
+        #[test]
+        fn a_moved_table_is_a_good_table(image_mib in 4u64..20, more in 0u64..40_000, four_k in any::<bool>()) {
+            let sector = if four_k { 4096 } else { 512 };
+            let image_size = image_mib * MIB;
+            let disk_size = image_size + more * sector;
+            let mut start = image(image_size, sector);
+            start[..440].fill(0x90);
+            let mut edges = Edges::zeroed(disk_size);
+            edges.head.copy_from_slice(&start[..EDGE_LENGTH]);
+            let moved = relocate(edges, sector).expect("moved");
+            prop_assert!(moved.head[..440].iter().all(|b| *b == 0x90));
+
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            file.as_file().set_len(disk_size).expect("sparse");
+            std::os::unix::fs::FileExt::write_all_at(file.as_file(), &moved.head, 0).expect("written");
+            std::os::unix::fs::FileExt::write_all_at(file.as_file(), &moved.tail, moved.tail_at()).expect("written");
+            // sgdisk takes regular files for 512-byte disks; the 4096 case is covered on loop devices.
+            if !four_k {
+                let out = std::process::Command::new("sgdisk").arg("-v").arg(file.path()).output().expect("sgdisk (gdisk) runs");
+                let text = String::from_utf8_lossy(&out.stdout);
+                prop_assert!(out.status.success() && text.contains("No problems found"), "{}", text);
+            }
+            let again = open(moved, sector).expect("opens");
+            prop_assert_eq!(again.partitions().len(), 1);
+            prop_assert!(again.primary_header().is_ok() && again.backup_header().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_table_that_contradicts_itself_is_refused() {
+        let disk = create(16 * MIB, 512, None).expect("created");
+        let part = |first_lba, last_lba| Partition {
+            part_type_guid: gpt::partition_types::LINUX_FS,
+            part_guid: uuid::Uuid::new_v4(),
+            first_lba,
+            last_lba,
+            flags: 0,
+            name: "x".into(),
+        };
+        let overlapping = BTreeMap::from([(1, part(2048, 4096)), (2, part(4096, 8191))]);
+        assert_eq!(finish(disk, 512, overlapping).expect_err("overlap").code, FaultCode::PartitionTable);
+        let disk = create(16 * MIB, 512, None).expect("created");
+        let outside = BTreeMap::from([(1, part(2048, 40_000))]);
+        assert_eq!(finish(disk, 512, outside).expect_err("outside").code, FaultCode::PartitionTable);
+    }
+}

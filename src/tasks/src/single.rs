@@ -1,0 +1,142 @@
+//! What all tasks on one disk have in common: choosing, claiming, holding against the plan, and summing up.
+
+use std::path::Path;
+
+use serde_json::Value;
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::hints::RootDeviceHints;
+use speediso_model::inventory::Disk;
+use speediso_model::outcome::{Changed, DeviceResult, Outcome, TaskResult};
+use speediso_model::plan::{Action, DiskIdentity, Plan, PlanDigest, PlannedDevice};
+use speediso_sys::blkid;
+use speediso_sys::claim::{ClaimedDisk, DiskError};
+use speediso_sys::disks;
+
+use crate::ctx::TaskCtx;
+
+/// All disks of the machine.
+pub(crate) fn read_disks(ctx: &TaskCtx) -> Result<Vec<Disk>, Fault> {
+    disks::read(&ctx.roots, ctx.scope)
+        .map_err(|e| Fault::from_error(FaultCode::Io, &e).because("listing the disks in /sys/block"))
+}
+
+/// A plan for one disk, with what stands on it now.
+pub(crate) fn plan_for(
+    kind: &str,
+    hints: &RootDeviceHints,
+    ctx: &TaskCtx,
+    actions: impl FnOnce(&Disk) -> Result<Vec<Action>, Fault>,
+) -> Result<Plan, Fault> {
+    let all = read_disks(ctx)?;
+    let disk = hints.resolve(&all)?;
+    let plan = Plan {
+        task: kind.to_owned(),
+        destructive: true,
+        devices: vec![PlannedDevice {
+            identity: DiskIdentity::of(disk),
+            seen_as: disk.name.clone(),
+            actions: actions(disk)?,
+            found: signatures(ctx, &disk.name),
+        }],
+        effects: Vec::new(),
+        untouched: Vec::new(),
+    };
+    Ok(plan.with_untouched(&all))
+}
+
+/// What libblkid finds, for people; never a reason to do or not to do something.
+pub(crate) fn signatures(ctx: &TaskCtx, device: &str) -> Vec<String> {
+    let Some(probe) = &ctx.probe else { return Vec::new() };
+    match blkid::probe_in_child(probe, Path::new(device)) {
+        Ok(found) => found,
+        Err(error) => vec![format!("could not be probed: {error}")],
+    }
+}
+
+/// Refuses unless the plan, made again, is the one that was permitted.
+pub(crate) fn hold_to(expected: &PlanDigest, plan: &Plan) -> Result<(), Fault> {
+    if plan.digest() == *expected {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultCode::PlanMismatch,
+        format!("the plan is now {}, not the one that was permitted ({expected})", plan.digest()),
+    )
+    .because(plan.to_string()))
+}
+
+/// How a task on one disk ended.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) changed: Option<Changed>,
+    pub(crate) used: String,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) facts: Value,
+}
+
+impl Ended {
+    pub(crate) fn verified(changed: Changed, used: impl Into<String>, facts: Value) -> Self {
+        Self { outcome: Outcome::Verified, changed: Some(changed), used: used.into(), fault: None, facts }
+    }
+
+    pub(crate) fn failed(outcome: Outcome, used: impl Into<String>, fault: Fault) -> Self {
+        Self { outcome, changed: None, used: used.into(), fault: Some(fault), facts: Value::Null }
+    }
+
+    pub(crate) fn unchanged(fault: Fault) -> Self {
+        Self::failed(Outcome::FailedUnchanged, "none", fault)
+    }
+}
+
+/// Claims the disk of the plan, makes the plan again, and only then lets `act` have it.
+pub(crate) fn execute_on(
+    asked: &str,
+    hints: &RootDeviceHints,
+    expected: &PlanDigest,
+    ctx: &TaskCtx,
+    plan: impl FnOnce() -> Result<Plan, Fault>,
+    act: impl FnOnce(&ClaimedDisk) -> Ended,
+) -> TaskResult {
+    let claimed = plan().and_then(|plan| {
+        hold_to(expected, &plan)?;
+        let [device] = plan.devices.as_slice() else {
+            return Err(Fault::new(FaultCode::Internal, "a plan for one disk names several"));
+        };
+        ctx.cancel.check()?;
+        ClaimedDisk::claim(&ctx.roots, ctx.scope, &device.identity, hints.allow_removable)
+    });
+    match claimed {
+        Ok(disk) => TaskResult::from_devices(asked, vec![device_result(&disk, act(&disk))]),
+        Err(fault) => TaskResult::failed(asked, Outcome::FailedUnchanged, fault),
+    }
+}
+
+pub(crate) fn device_result(disk: &ClaimedDisk, ended: Ended) -> DeviceResult {
+    DeviceResult {
+        identity: disk.identity().clone(),
+        seen_as: disk.name().to_owned(),
+        outcome: ended.outcome,
+        changed: ended.changed,
+        used: ended.used,
+        fault: ended.fault,
+        facts: ended.facts,
+    }
+}
+
+/// Turns a disk's error into its fault.
+pub(crate) trait OnDisk<T> {
+    fn on(self, disk: &ClaimedDisk) -> Result<T, Fault>;
+}
+
+impl<T> OnDisk<T> for Result<T, DiskError> {
+    fn on(self, disk: &ClaimedDisk) -> Result<T, Fault> {
+        self.map_err(|e| disk.fault(&e))
+    }
+}
+
+/// MiB/s, for people.
+pub(crate) fn mib_per_second(bytes: u64, elapsed: std::time::Duration) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = bytes as f64 / 1_048_576.0 / elapsed.as_secs_f64().max(0.001);
+    (rate * 10.0).round() / 10.0
+}
