@@ -1,1 +1,100 @@
+//! What the whole-system tests share: disks with known content, the built ramdisk started at once or over PXE, and the
+//! words to wait for.
+//!
+//! These tests need root (a network namespace), the built programs and the ramdisk; `make test` makes both. They fail,
+//! and say what is missing, where something is: a test that did not run is not a test that passed.
 
+#![forbid(unsafe_code)]
+
+mod disk;
+mod ramdisk;
+mod ssh;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use speediso_lab::{Programs, repository, tool};
+
+pub use disk::TestDisk;
+pub use ramdisk::{Ramdisk, boot_words};
+pub use ssh::LiveSsh;
+
+/// From power on to the agent's first word under emulation: 10 s by direct start, 40 s over PXE. Twice that several
+/// times over, since a busy machine is slow and nothing else here waits long.
+pub const BOOT: Duration = Duration::from_secs(240);
+/// For what follows within seconds on an idle machine.
+pub const SOON: Duration = Duration::from_secs(90);
+/// For writing and verifying the small disks of these tests.
+pub const WORK: Duration = Duration::from_secs(300);
+
+fn root() -> Result<PathBuf> {
+    repository(Path::new(env!("CARGO_MANIFEST_DIR"))).context("looking for the repository's Cargo.lock")
+}
+
+pub fn programs() -> Result<Programs> {
+    Ok(Programs::beside_this(&root()?)?)
+}
+
+/// The small operating system that is installed in these tests: raw, and the same under zstd.
+#[derive(Clone, Debug)]
+pub struct TinyImage {
+    pub raw: PathBuf,
+    pub zst: PathBuf,
+}
+
+impl TinyImage {
+    /// Makes it from packages if it is not there: seconds, since the ramdisk needed the same ones.
+    pub fn get() -> Result<Self> {
+        let root = root()?;
+        let raw = root.join("target/images/tiny.raw");
+        let zst = root.join("target/images/tiny.raw.zst");
+        if !raw.is_file() {
+            std::fs::create_dir_all(root.join("target/images"))?;
+            tool::run(Command::new(root.join("tests/images/tiny.sh")).arg(&raw).current_dir(&root))?;
+        }
+        // Made anew whenever the image is younger: both must be the same disk.
+        let stale = match (zst.metadata().and_then(|m| m.modified()), raw.metadata()?.modified()) {
+            (Ok(packed), Ok(unpacked)) => packed < unpacked,
+            _ => true,
+        };
+        if stale {
+            tool::run(Command::new("zstd").args(["-q", "-f", "-3"]).arg(&raw).arg("-o").arg(&zst))?;
+        }
+        Ok(Self { raw, zst })
+    }
+
+    pub fn size(&self) -> Result<u64> {
+        Ok(self.raw.metadata()?.len())
+    }
+}
+
+/// SHA-256 of a whole file, in hex.
+pub fn sha256(path: &Path) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    use std::io::Read;
+    let mut file = std::fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
+/// The approval code on a machine's console, as a person reads it there.
+pub fn code_on_console(text: &str) -> Result<String> {
+    let is_letter = |c: char| c.is_ascii_digit() || (c.is_ascii_uppercase() && !"ILOU".contains(c));
+    let code = text.lines().rev().filter(|line| line.to_lowercase().contains("code")).find_map(|line| {
+        line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find(|word| {
+            word.len() == 9 && word.char_indices().all(|(at, c)| if at == 4 { c == '-' } else { is_letter(c) })
+        })
+    });
+    let code = code.context("the console shows no approval code")?;
+    ensure!(code.len() == 9);
+    Ok(code.to_owned())
+}
