@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
+mod show;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,7 +15,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use speediso_lab::{Chain, Disk, Firmware, Forward, Lab, MachineSpec, Namespace, end_on_signal, runs, sweep};
+use speediso_lab::{
+    Chain, Disk, Firmware, Forward, Lab, MachineSpec, Namespace, cached_accel, end_on_signal, runs, sweep,
+};
 
 #[derive(Parser)]
 #[command(name = "speediso-lab", about = "Virtual machines that boot over PXE, in a network of their own", version)]
@@ -28,6 +32,15 @@ enum Command {
     Demo {
         #[arg(long, value_enum, env = "FIRMWARE", default_value = "uefi")]
         firmware: FirmwareArg,
+    },
+    /// Sizes, memory, time to enrol, and writing against the usual pipes
+    Bench {
+        #[arg(long)]
+        agent: PathBuf,
+        #[arg(long, default_value = "builds")]
+        builds: PathBuf,
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
     },
     /// Boot one blank machine over PXE into an iPXE script and show its console
     Boot {
@@ -50,6 +63,8 @@ enum Command {
     },
     /// Lead a port of this machine's loopback into a laboratory that runs, until ended
     Forward { name: String, target: SocketAddr },
+    /// Say whether virtual machines with this kernel run under KVM here or are emulated (SPEEDISO_ACCEL decides otherwise)
+    Accel { kernel: PathBuf },
     /// Show what runs, or was left behind
     List,
     /// End a laboratory that was kept running
@@ -87,6 +102,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { firmware } => demo::run(firmware.into()),
+        Command::Bench { agent, builds, rounds } => {
+            bench::run(&bench::Options { agent, builds, rounds: rounds.max(1) })
+        }
+        Command::Accel { kernel } => {
+            println!("{:?}", cached_accel(&kernel, &demo::cache_dir())?);
+            Ok(())
+        }
         Command::Forward { name, target } => {
             let forward = Forward::start(&Namespace::existing(&name), 0, target)?;
             println!("{}", forward.local());

@@ -15,6 +15,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ssh", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
+    ("nginx", "nginx-light"),
     ("/usr/lib/ipxe/undionly.kpxe", "ipxe"),
     ("/usr/lib/ipxe/snponly.efi", "ipxe"),
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),

@@ -2,7 +2,6 @@
 //! ssh, and eyes on the machine's console.
 
 mod disks;
-mod show;
 mod ssh;
 
 use std::net::SocketAddr;
@@ -19,8 +18,8 @@ use speediso_lab::{
 use speediso_model::api::NodeView;
 use speediso_model::node::NodeState;
 
+use crate::show::{Show, fact, mib};
 use disks::Disks;
-use show::{Show, fact, mib};
 use ssh::Ssh;
 
 const SERIAL: &str = "DEMO-0001";
@@ -33,7 +32,7 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(420);
 pub(crate) fn run(firmware: Firmware) -> Result<()> {
     let root = repository(&std::env::current_dir()?).context("run the demo inside the repository")?;
     let mut show = Show::default();
-    let image = prepare_image(&root, &mut show)?;
+    let image = debian_image(&root, &mut show)?;
     if !nix::unistd::geteuid().is_root() {
         return become_root();
     }
@@ -58,7 +57,7 @@ fn become_root() -> Result<()> {
 }
 
 /// A Debian disk image made from packages; the script keeps it by content.
-fn prepare_image(root: &Path, show: &mut Show) -> Result<PathBuf> {
+pub(crate) fn debian_image(root: &Path, show: &mut Show) -> Result<PathBuf> {
     let raw = root.join("target/images/debian.raw");
     show.phase("Debian image from packages", "4 to 8 minutes the first time, seconds when cached", || {
         std::fs::create_dir_all(root.join("target/images"))?;
@@ -151,11 +150,15 @@ fn drive(lab: &Lab, programs: &Programs, image: &Path, firmware: Firmware, show:
 }
 
 fn accel(programs: &Programs) -> Result<Accel> {
-    let cache = std::env::var_os("SPEEDISO_CACHE")
+    Ok(cached_accel(&programs.boot_files.join("vmlinuz"), &cache_dir())?)
+}
+
+/// Where this project keeps what takes long to make.
+pub(crate) fn cache_dir() -> PathBuf {
+    std::env::var_os("SPEEDISO_CACHE")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/speediso")))
-        .unwrap_or_else(|| PathBuf::from("/var/cache/speediso"));
-    Ok(cached_accel(&programs.boot_files.join("vmlinuz"), &cache)?)
+        .unwrap_or_else(|| PathBuf::from("/var/cache/speediso"))
 }
 
 /// The machine appears by itself; a person compares the code on its console with the one in the list and admits it.

@@ -1,0 +1,59 @@
+//! The figures that an operator waits for, or pays for: sizes, memory, time to enrol, and the speed of a write against
+//! the usual pipes, taken in turn on the same machine. Ratios mean something; absolute times are this machine's.
+
+mod boot;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use speediso_lab::{Lab, Programs, repository};
+
+use crate::demo::debian_image;
+use crate::show::{Show, fact, mib};
+
+pub(crate) struct Options {
+    pub(crate) agent: PathBuf,
+    pub(crate) builds: PathBuf,
+    pub(crate) rounds: u32,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the benchmarks use loop devices and a network namespace: run them as root"
+    );
+    let root = repository(&std::env::current_dir()?).context("run the benchmarks inside the repository")?;
+    let mut show = Show::default();
+    show.phase("Sizes", "1 s", || sizes(options))?;
+    let image = debian_image(&root, &mut show)?;
+    show.phase("Writing an image to a loop device", "2 to 4 minutes", || {
+        write::run(&options.agent, &image, options.rounds)
+    })?;
+    let mut programs = Programs::beside_this(&root)?;
+    programs.boot_files = options.builds.join("latest");
+    let lab = Lab::builder().build()?;
+    show.phase("From the kernel's start to the controller's list", "1 to 2 minutes", || {
+        boot::until_enrolled(&lab, &programs, options.rounds)
+    })?;
+    show.phase("Smallest memory that installs", "2 to 4 minutes", || boot::smallest_memory(&lab, &programs, &root))?;
+    show.summary();
+    Ok(())
+}
+
+fn sizes(options: &Options) -> Result<()> {
+    let latest = options.builds.join("latest");
+    let (kernel, ramdisk) = (size(&latest.join("vmlinuz"))?, size(&latest.join("initramfs.img"))?);
+    fact(format!(
+        "kernel {}, ramdisk {}, together {} (aim: at most 24 MiB)",
+        mib(kernel),
+        mib(ramdisk),
+        mib(kernel + ramdisk)
+    ));
+    fact(format!("agent {}", mib(size(&options.agent)?)));
+    Ok(())
+}
+
+fn size(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.len())
+}
