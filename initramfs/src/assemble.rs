@@ -153,7 +153,9 @@ impl Base {
             .iter()
             .flat_map(|root| ["lib", "usr/lib"].map(|dir| (root, format!("{dir}/x86_64-linux-gnu/{soname}"))))
             .find_map(|(root, path)| packages::find_in(root, &path).ok())
-            .with_context(|| format!("no package under `libraries` in the manifest holds {soname}: add the one that does"))?;
+            .with_context(|| {
+                format!("no package under `libraries` in the manifest holds {soname}: add the one that does")
+            })?;
         let data = self.read(&file)?;
         let needed = elf::linkage(&data)?.needed;
         self.tree.add_file(to, 0o755, data)?;

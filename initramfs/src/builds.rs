@@ -60,7 +60,11 @@ impl Builds {
     /// Puts a build there whole, with `SHA256SUMS`, points `latest` to it and removes what is too old.
     pub fn publish(&self, number: u64, files: &BTreeMap<&str, Vec<u8>>) -> Result<PathBuf> {
         let path = self.path(number);
-        ensure!(!path.exists(), "{} exists already: a build is never changed; remove it or use another number", path.display());
+        ensure!(
+            !path.exists(),
+            "{} exists already: a build is never changed; remove it or use another number",
+            path.display()
+        );
         fs::create_dir_all(&self.dir).with_context(|| format!("making {}", self.dir.display()))?;
         let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.dir)?;
         let made = work.path().join("build");
@@ -139,7 +143,8 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("builds/latest/vmlinuz")).unwrap(), b"kernel 12");
         let sums = fs::read_to_string(dir.path().join("builds/latest/SHA256SUMS")).unwrap();
         assert_eq!(sums, format!("{}  vmlinuz\n", hex(&Sha256::digest(b"kernel 12"))));
-        let mut names: Vec<_> = fs::read_dir(dir.path().join("builds")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path().join("builds")).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["10", "11", "12", "latest"], "nothing temporary stays");
     }

@@ -34,7 +34,7 @@ enum Action {
         #[command(flatten)]
         out: Out,
         #[command(flatten)]
-        from: From,
+        source: Source,
         /// Number of the build instead of the next one
         #[arg(long)]
         number: Option<u64>,
@@ -45,7 +45,7 @@ enum Action {
         #[arg(long)]
         agent: Option<PathBuf>,
         #[command(flatten)]
-        from: From,
+        source: Source,
     },
     /// List the builds
     List {
@@ -67,7 +67,7 @@ struct Out {
 }
 
 #[derive(Args)]
-struct From {
+struct Source {
     /// What to pack, instead of the built-in manifest
     #[arg(long)]
     manifest: Option<PathBuf>,
@@ -75,8 +75,8 @@ struct From {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Action::Build { agent, out, from, number } => build(&agent, &out.out, &from, number),
-        Action::Report { agent, from } => show_report(agent.as_deref(), &from),
+        Action::Build { agent, out, source, number } => build(&agent, &out.out, &source, number),
+        Action::Report { agent, source } => show_report(agent.as_deref(), &source),
         Action::List { out } => list(&out.out),
         Action::Rollback { out } => roll_back(&out.out),
     };
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     }
 }
 
-impl From {
+impl Source {
     fn base(&self, cache: &Cache) -> Result<Base> {
         let Some(path) = &self.manifest else {
             return assemble::base(&Manifest::parse(manifest::BUILT_IN)?, Path::new("."), cache);
@@ -100,11 +100,11 @@ impl From {
     }
 }
 
-fn build(agent: &Path, out: &Path, from: &From, number: Option<u64>) -> Result<()> {
+fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Result<()> {
     let start = Instant::now();
     let cache = Cache::of_user()?;
     let agent = assemble::agent(agent)?;
-    let base = from.base(&cache)?;
+    let base = source.base(&cache)?;
     let vmlinuz = std::fs::read(&base.kernel.vmlinuz).context("reading the kernel")?;
 
     let builds = Builds::in_directory(out);
@@ -161,9 +161,9 @@ fn mib(bytes: usize) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
-fn show_report(agent: Option<&Path>, from: &From) -> Result<()> {
+fn show_report(agent: Option<&Path>, source: &Source) -> Result<()> {
     let agent = agent.map(assemble::agent).transpose()?;
-    let base = from.base(&Cache::of_user()?)?;
+    let base = source.base(&Cache::of_user()?)?;
     print!("{}", report::by_group(&base, agent.as_deref())?);
     Ok(())
 }

@@ -141,7 +141,8 @@ impl Dependencies {
     fn parse(dep: &str, built_in: &str) -> Result<Self> {
         let mut parsed = Self::default();
         for line in dep.lines() {
-            let (path, needs) = line.split_once(':').with_context(|| format!("modules.dep has the odd line {line:?}"))?;
+            let (path, needs) =
+                line.split_once(':').with_context(|| format!("modules.dep has the odd line {line:?}"))?;
             let needs = needs.split_whitespace().map(str::to_owned).collect();
             parsed.by_name.insert(name_of(path), (path.to_owned(), needs));
         }

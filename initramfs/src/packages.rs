@@ -24,20 +24,23 @@ pub struct Package {
 
 /// The package that `meta` stands for: `linux-image-amd64` -> `linux-image-6.1.0-56-amd64`.
 pub fn kernel_of(meta: &str) -> Result<String> {
-    let text = tool::run(Command::new("apt-cache").args(["depends", "--important", meta]), "apt")
-        .with_context(|| format!("asking apt for the kernel behind {meta}; if its lists are empty, run `apt-get update`"))?;
+    let text =
+        tool::run(Command::new("apt-cache").args(["depends", "--important", meta]), "apt").with_context(|| {
+            format!("asking apt for the kernel behind {meta}; if its lists are empty, run `apt-get update`")
+        })?;
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|name| name.starts_with("linux-image-"))
         .map(str::to_owned)
-        .with_context(|| format!("{meta} depends on no linux-image package; name one that does as `kernel` in the manifest"))
+        .with_context(|| {
+            format!("{meta} depends on no linux-image package; name one that does as `kernel` in the manifest")
+        })
 }
 
 /// The versions that apt would install now, in the order asked for.
 pub fn resolve(names: &[&str]) -> Result<Vec<Package>> {
-    let text = tool::run(apt_get().args(["--print-uris", "download"]).args(names), "apt").context(
-        "asking apt for the packages of the ramdisk; if its lists are empty or old, run `apt-get update`",
-    )?;
+    let text = tool::run(apt_get().args(["--print-uris", "download"]).args(names), "apt")
+        .context("asking apt for the packages of the ramdisk; if its lists are empty or old, run `apt-get update`")?;
     let found: Vec<Package> = text.lines().filter_map(parse_uri_line).collect();
     names
         .iter()
@@ -141,7 +144,8 @@ mod tests {
 
     #[test]
     fn reads_what_apt_prints() {
-        let line = "'http://mirror.example/z/zlib1g_1%3a1.2.13_amd64.deb' zlib1g_1%3a1.2.13_amd64.deb 86700 SHA256:52b8";
+        let line =
+            "'http://mirror.example/z/zlib1g_1%3a1.2.13_amd64.deb' zlib1g_1%3a1.2.13_amd64.deb 86700 SHA256:52b8";
         let package = parse_uri_line(line).unwrap();
         assert_eq!((package.name.as_str(), package.version.as_str()), ("zlib1g", "1:1.2.13"));
         assert_eq!((package.file.as_str(), package.sha256.as_str()), ("zlib1g_1%3a1.2.13_amd64.deb", "52b8"));

@@ -8,7 +8,12 @@ use std::process::{Command, Output};
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     #[error("starting {program}, which is in the Debian package {package}")]
-    Start { program: String, package: &'static str, #[source] source: io::Error },
+    Start {
+        program: String,
+        package: &'static str,
+        #[source]
+        source: io::Error,
+    },
     #[error("running `{command}`: {status}\n{stderr}")]
     Failed { command: String, status: std::process::ExitStatus, stderr: String },
     #[error("running `{command}`: its output is not text")]
