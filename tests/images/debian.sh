@@ -62,6 +62,7 @@ initrd /initrd.img
 boot
 END
 
+    # shellcheck disable=SC2016 # $1 is for the shell that runs the hook
     mmdebstrap "${options[@]}" \
         --include="$(IFS=,; echo "${packages[*]}"),zstd" \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -78,6 +79,7 @@ END
     # mke2fs takes owners from the files it copies, so as a normal user this step happens as root of a namespace.
     as_root=()
     [ "$(id -u)" -eq 0 ] || as_root=(unshare --map-root-user --map-auto)
+    # shellcheck disable=SC2016 # the parameters are for the inner shell
     "${as_root[@]}" bash -euo pipefail -c '
         mkdir "$1/root"
         tar -C "$1/root" -xf "$1/root.tar" --numeric-owner --xattrs --xattrs-include="*" --exclude="./dev/*"
