@@ -23,7 +23,8 @@ fn alone<'lab>(lab: &'lab Lab, name: &str, words: &str) -> Alone<'lab> {
 }
 
 /// Without SPEEDISO, and with a list of which one name is unknown: no task is run, ssh takes the key and no password,
-/// the motd has the build's number, the unknown name is said, and the disk is byte for byte what it was.
+/// the console has a shell, the motd the build's number, the unknown name is said, and the disk is byte for byte what it
+/// was.
 #[test]
 fn without_a_task_or_with_an_unknown_one_there_is_only_the_live_system() {
     let lab = Lab::builder().build().unwrap();
@@ -41,6 +42,10 @@ fn without_a_task_or_with_an_unknown_one_there_is_only_the_live_system() {
         assert!(!no_password.status.success());
         let offered = String::from_utf8_lossy(&no_password.stderr).into_owned();
         assert!(offered.contains("(publickey)"), "more than keys is offered: {offered}");
+        let mark = one.machine.serial().mark();
+        one.machine.type_line("").unwrap();
+        one.machine.type_line("echo CONSOLE-$((40 + 2))").unwrap();
+        one.machine.wait_for_after(mark, "CONSOLE-42", SOON).unwrap();
         // The agent lives and has nothing mounted.
         let state = one.ssh.run("cat /proc/mounts; ps", SOON).unwrap();
         assert!(state.contains("speediso-agent"), "{state}");

@@ -107,7 +107,7 @@ impl Dnsmasq {
         Ok(())
     }
 
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn leave_running(&mut self) {
         if let Some(process) = &mut self.process {
             process.leave_running();
         }

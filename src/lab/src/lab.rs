@@ -97,9 +97,18 @@ impl Lab {
         &self.namespace
     }
 
-    /// `KEEP=1` was given: what runs is to stay.
+    /// `KEEP=1` was given: what runs stays when its value is dropped, for a look at it.
     pub fn is_kept(&self) -> bool {
         self.keep
+    }
+
+    /// Lets namespace, servers and directory stay; gives the command that ends them.
+    fn leave_running(&self) -> Result<String> {
+        self.record.keep()?;
+        if let Some(server) = &mut self.inner().dnsmasq {
+            server.leave_running();
+        }
+        Ok(format!("speediso-lab end {}", self.record.name))
     }
 
     /// A command that runs inside the namespace.
@@ -109,8 +118,11 @@ impl Lab {
 
     /// Starts a command with its output in `<name>.log`, ended when dropped and recorded for the next run's sweep.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
-        let process = Process::start(name, command, self.record.log(name))?;
+        let mut process = Process::start(name, command, self.record.log(name))?;
         self.record.add_process(process.pid(), name)?;
+        if self.keep {
+            process.leave_running();
+        }
         Ok(process)
     }
 
@@ -159,16 +171,6 @@ impl Lab {
         &self.record.logs
     }
 
-    /// Lets namespace, servers and directory stay when this value is dropped; gives the command that ends them.
-    pub fn leave_running(&self) -> Result<String> {
-        self.record.keep()?;
-        let mut inner = self.inner();
-        if let Some(server) = &mut inner.dnsmasq {
-            server.release();
-        }
-        Ok(format!("speediso-lab end {}", self.record.name))
-    }
-
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere must not keep the laboratory from being taken down.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,7 +187,11 @@ pub struct Plug {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.record.dir.join("kept").exists() {
+        if self.keep {
+            match self.leave_running() {
+                Ok(end) => eprintln!("kept, with its logs in {}; end it with `{end}`", self.record.logs.display()),
+                Err(error) => eprintln!("could not be kept as KEEP asks: {error}"),
+            }
             return;
         }
         let namespace = self.namespace.clone();
@@ -193,7 +199,7 @@ impl Drop for Lab {
         inner.dnsmasq = None;
         namespace.remove();
         let _ = fs::remove_dir_all(&self.record.dir);
-        if !self.record.logs_wanted.load(Ordering::Relaxed) && !std::thread::panicking() && !self.keep {
+        if !self.record.logs_wanted.load(Ordering::Relaxed) && !std::thread::panicking() {
             let _ = fs::remove_dir_all(&self.record.logs);
         }
     }

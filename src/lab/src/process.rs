@@ -142,7 +142,7 @@ impl Process {
     }
 
     /// Leaves it running when this value is dropped.
-    pub fn leave_running(&mut self) {
+    pub(crate) fn leave_running(&mut self) {
         self.released = true;
     }
 

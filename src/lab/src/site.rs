@@ -238,11 +238,4 @@ impl<'lab> Site<'lab> {
             }
         }
     }
-
-    /// Lets the controller outlive this value.
-    pub fn leave_running(&mut self) {
-        if let Some(process) = &mut self.controller {
-            process.leave_running();
-        }
-    }
 }

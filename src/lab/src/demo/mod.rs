@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use speediso_lab::{
-    Accel, Disk, Firmware, Lab, Machine, MachineSpec, Programs, Site, Start, cached_accel, repository, tool,
-};
+use speediso_lab::{Accel, Disk, Firmware, Lab, Machine, MachineSpec, Programs, Site, Start, cached_accel, repository};
 use speediso_model::api::NodeView;
 use speediso_model::node::NodeState;
 
@@ -79,7 +77,7 @@ fn size(path: &Path) -> Result<String> {
 
 fn drive(lab: &Lab, programs: &Programs, image: &Path, firmware: Firmware, show: &mut Show) -> Result<()> {
     let accel = accel(programs)?;
-    let (mut site, image) = show.phase("Controller and its image store", "5 s", || {
+    let (site, image) = show.phase("Controller and its image store", "5 s", || {
         let site = Site::start(lab, programs, 0)?;
         fact(format!(
             "dashboard: {}/ (CA: {}, token: {})",
@@ -133,7 +131,7 @@ fn drive(lab: &Lab, programs: &Programs, image: &Path, firmware: Firmware, show:
 
     if lab.is_kept() {
         show.summary();
-        return keep(lab, &mut site, &mut machine, &mut ssh);
+        return how_to_go_on(lab, &site, &machine, &mut ssh);
     }
     show.phase("Power off", "20 s", || {
         ssh.start("sudo systemctl poweroff")?;
@@ -271,23 +269,18 @@ fn sizes(programs: &Programs) -> Result<()> {
     Ok(())
 }
 
-/// Leaves everything running, with forwards of their own, and says how to get in and how to end it.
-fn keep(lab: &Lab, site: &mut Site<'_>, machine: &mut Machine<'_>, ssh: &mut Ssh) -> Result<()> {
+/// Everything stays, since KEEP is set: gives it forwards of their own and says how to get in and how to end it.
+fn how_to_go_on(lab: &Lab, site: &Site<'_>, machine: &Machine<'_>, ssh: &mut Ssh) -> Result<()> {
     let me = std::env::current_exe()?;
     let open = |name: &str, target: SocketAddr| -> Result<u16> {
         let mut command = Command::new(&me);
         command.args(["forward", lab.name(), &target.to_string()]);
-        let mut process = lab.spawn(name, command)?;
-        let line = process.wait_for("127.0.0.1:", Duration::from_secs(10))?;
-        process.leave_running();
+        let line = lab.spawn(name, command)?.wait_for("127.0.0.1:", Duration::from_secs(10))?;
         let port = line.rsplit(':').next().and_then(|port| port.trim().parse().ok());
         port.with_context(|| format!("the forward said {line:?}"))
     };
     let api = open("forward-api", Site::api())?;
     ssh.through(open("forward-ssh", SocketAddr::from((machine.address(), 22)))?);
-    site.leave_running();
-    machine.leave_running();
-    let end = lab.leave_running()?;
     fact(format!("dashboard   https://127.0.0.1:{api}/"));
     fact(format!(
         "speediso    export SPEEDISO_CONTROLLER=https://127.0.0.1:{api} SPEEDISO_CA_FILE={} SPEEDISO_TOKEN_FILE={}",
@@ -296,7 +289,7 @@ fn keep(lab: &Lab, site: &mut Site<'_>, machine: &mut Machine<'_>, ssh: &mut Ssh
     ));
     fact(format!("log in      {}", ssh.line()));
     fact(format!("serial log  {}", machine.serial().path().display()));
-    fact(format!("end it all  {} {end}", tool::find("sudo").map_or("", |_| "sudo")));
+    fact(format!("end it all  sudo {} end {}", me.display(), lab.name()));
     Ok(())
 }
 

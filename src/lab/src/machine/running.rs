@@ -58,8 +58,8 @@ impl<'lab> Machine<'lab> {
 
     /// Powers a machine on again after it has ended: same name, cable, disks, firmware variables and console log.
     pub fn power_on_again(self, spec: &MachineSpec) -> Result<Self> {
-        let Self { lab, plug, process, .. } = self;
-        drop(process);
+        let Self { lab, plug, mut process, .. } = self;
+        process.stop();
         Self::power_on_plugged(lab, spec, plug)
     }
 
@@ -148,11 +148,6 @@ impl<'lab> Machine<'lab> {
     /// Pulls the plug.
     pub fn pull_plug(&mut self) {
         self.process.kill();
-    }
-
-    /// Leaves it running when this value is dropped.
-    pub fn leave_running(&mut self) {
-        self.process.leave_running();
     }
 
     pub fn pid(&self) -> i32 {
