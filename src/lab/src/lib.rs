@@ -34,5 +34,5 @@ pub use namespace::{GATEWAY, Namespace};
 pub use process::Process;
 pub use programs::{Programs, repository};
 pub use record::{Run, runs, sweep};
-pub use signals::end_on_signal;
+pub use signals::{end_on_signal, leave_to_signal};
 pub use site::{Answered, Site};

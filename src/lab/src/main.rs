@@ -16,7 +16,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use speediso_lab::{
-    Chain, Disk, Firmware, Forward, Lab, MachineSpec, Namespace, cached_accel, end_on_signal, runs, sweep,
+    Chain, Disk, Firmware, Forward, Lab, MachineSpec, Namespace, cached_accel, end_on_signal, leave_to_signal, runs,
+    sweep,
 };
 
 #[derive(Parser)]
@@ -90,7 +91,9 @@ impl From<FirmwareArg> for Firmware {
 
 fn main() -> ExitCode {
     end_on_signal();
-    match run(Cli::parse().command) {
+    let result = run(Cli::parse().command);
+    leave_to_signal();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("speediso-lab: {error:#}");

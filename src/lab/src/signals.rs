@@ -1,9 +1,13 @@
 //! Ctrl-C in the middle of a demo: what was started is ended all the same. A signal would otherwise end the program
 //! without dropping anything, and only the next run would clean up.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::record;
+
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Ends this process's laboratories, then the process, when SIGINT or SIGTERM comes.
 ///
@@ -19,6 +23,7 @@ pub fn end_on_signal() {
     }
     std::thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
+        ENDING.store(true, Ordering::Relaxed);
         eprintln!("\n{signal}: ending what was started");
         let me = std::process::id();
         for run in record::runs().iter().filter(|run| run.is_of(me)) {
@@ -26,4 +31,12 @@ pub fn end_on_signal() {
         }
         std::process::exit(130);
     });
+}
+
+/// Leaves the last word to a signal that has come: what fails from then on fails because of it.
+pub fn leave_to_signal() {
+    while ENDING.load(Ordering::Relaxed) {
+        // Until the thread above ends the process.
+        std::thread::park();
+    }
 }
