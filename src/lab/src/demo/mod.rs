@@ -57,7 +57,7 @@ fn become_root() -> Result<()> {
 /// A Debian disk image made from packages; the script keeps it by content.
 pub(crate) fn debian_image(root: &Path, show: &mut Show) -> Result<PathBuf> {
     let raw = root.join("target/images/debian.raw");
-    show.phase("Debian image from packages", "4 to 8 minutes the first time, seconds when cached", || {
+    show.phase("Debian image from packages", "3 minutes the first time, seconds when cached", || {
         std::fs::create_dir_all(root.join("target/images"))?;
         let status = Command::new(root.join("tests/images/debian.sh"))
             .arg(&raw)
