@@ -49,6 +49,13 @@ END
 datasource_list: [NoCloud, ConfigDrive, None]
 disable_root: false
 ssh_pwauth: false
+# The image has one locale; RSA keys take a minute where the processor is emulated.
+locale: false
+ssh_genkeytypes: [ed25519, ecdsa]
+# What a deployment uses; each module costs a second or more of an emulated first boot.
+cloud_init_modules: [bootcmd, write-files, growpart, resizefs, set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
+cloud_config_modules: [set-passwords, apt-configure, ntp, timezone, runcmd]
+cloud_final_modules: [package-update-upgrade-install, scripts-per-once, scripts-per-boot, scripts-per-instance, scripts-user, phone-home, final-message, power-state-change]
 END
     echo 'MODULES=most' >"$work/overlay/etc/initramfs-tools/conf.d/modules"
     echo 'COMPRESS=zstd' >"$work/overlay/etc/initramfs-tools/conf.d/compress"
