@@ -1,0 +1,128 @@
+//! Keeping a lease while the agent lives (RFC 2131 section 4.4.5).
+//!
+//! bound --T1--> renewing (its server) --T2--> rebinding (any server) --end--> without an address, asking anew for
+//! ever. A refusal leads to the last at once. An address that changes is reported in the log, and connections over the
+//! old one break: that is the network's doing, and the agent's client connects again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::apply::{Settings, apply};
+use super::dhcp::{Client, Failure};
+use super::lease::Lease;
+use super::link::{Links, Nic};
+
+/// RFC 2131 wants a minute between tries, as long as the lease allows it.
+const BETWEEN_TRIES: Duration = Duration::from_secs(60);
+const LEAST_BETWEEN: Duration = Duration::from_millis(500);
+const ANSWER_WAIT: Duration = Duration::from_secs(4);
+const ASK_ANEW: Duration = Duration::from_secs(60);
+
+/// The task that keeps a lease; dropping it lets the lease run out.
+#[derive(Debug)]
+pub(super) struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Keeper {
+    /// `None` for a lease that never ends.
+    pub(super) fn start(nic: Nic, lease: Lease, hostname: Option<&str>, resolv_conf: PathBuf) -> Option<Self> {
+        lease.duration?;
+        let client = Client::new(&nic, hostname);
+        Some(Self(tokio::spawn(async move { keep(&nic, lease, &client, &resolv_conf).await })))
+    }
+}
+
+async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolv_conf: &Path) {
+    loop {
+        let next = match prolonged(nic, &lease, client).await {
+            Some(next) => next,
+            None => anew(nic, client).await,
+        };
+        // T1, T2 and the end count from the grant, which is now; other fields change seldom.
+        let is_same = Settings::from_lease(&next) == Settings::from_lease(&lease);
+        if !is_same {
+            tracing::warn!(nic = %nic, before = %lease.address, now = %next.address, server = %next.server, "the lease changed");
+        }
+        if !is_same || next.address != lease.address {
+            put_in_force(nic, &next, resolv_conf).await;
+        }
+        lease = next;
+        if lease.duration.is_none() {
+            return;
+        }
+    }
+}
+
+/// Waits for T1 and has the lease prolonged; `None` when it was refused or ran out, and the address is gone.
+async fn prolonged(nic: &Nic, lease: &Lease, client: &Client) -> Option<Lease> {
+    let granted = Instant::now();
+    let end = granted + lease.duration?;
+    let rebind = granted + lease.rebind_after;
+    sleep_until(granted + lease.renew_after).await;
+    loop {
+        let now = Instant::now();
+        if now >= end {
+            tracing::error!(nic = %nic, address = %lease.address, "the lease ran out: no DHCP server prolonged it");
+            break;
+        }
+        // Half of what is left of this phase, so that tries become denser towards its end.
+        let (server, phase_end) = if now < rebind { (Some(lease.server), rebind) } else { (None, end) };
+        let until = now + ((phase_end - now) / 2).clamp(LEAST_BETWEEN, BETWEEN_TRIES);
+        match client.extend(lease, server, ANSWER_WAIT.min(until - now)).await {
+            Ok(next) if next.address == lease.address => {
+                tracing::debug!(nic = %nic, server = %next.server, "the lease was prolonged");
+                return Some(next);
+            }
+            Ok(other) => {
+                tracing::warn!(nic = %nic, offered = %other.address, "ignoring an answer for another address");
+            }
+            Err(Failure::Refused { server }) => {
+                tracing::error!(nic = %nic, address = %lease.address, %server, "the server took the address back");
+                break;
+            }
+            Err(failure) => tracing::warn!(nic = %nic, %failure, "the lease was not prolonged yet"),
+        }
+        sleep_until(until).await;
+    }
+    // Somebody else may have the address from now on.
+    if let Ok(links) = Links::connect()
+        && let Err(error) = links.remove_other_addresses(nic, None).await
+    {
+        tracing::error!(nic = %nic, %error, "proceeding though the old address could not be removed");
+    }
+    None
+}
+
+async fn anew(nic: &Nic, client: &Client) -> Lease {
+    loop {
+        let begun = Instant::now();
+        match client.obtain(ASK_ANEW).await {
+            Ok(obtained) => return obtained.lease,
+            Err(failure) => tracing::error!(nic = %nic, %failure, "still without an address"),
+        }
+        // A socket that cannot be opened fails at once; asking takes its time by itself.
+        sleep_until(begun + ANSWER_WAIT).await;
+    }
+}
+
+async fn put_in_force(nic: &Nic, lease: &Lease, resolv_conf: &Path) {
+    let mut notes = Vec::new();
+    let applied = match Links::connect() {
+        Ok(links) => apply(&links, nic, &Settings::from_lease(lease), resolv_conf, &mut notes).await,
+        Err(error) => Err(super::error::kernel(&error, "configuring the new lease")),
+    };
+    if let Err(fault) = applied {
+        tracing::error!(nic = %nic, %fault, "the new lease could not be put in force");
+    }
+    for note in notes {
+        tracing::warn!(nic = %nic, "{note}");
+    }
+}
