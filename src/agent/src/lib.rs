@@ -1,1 +1,20 @@
+//! The program in the ramdisk: finds its network, proves who the controller is, carries out tasks, tells the truth.
 
+#![forbid(unsafe_code)]
+
+mod backoff;
+pub mod boot;
+pub mod build;
+mod client;
+pub mod cmdline;
+pub mod console;
+pub mod doors;
+pub mod engine;
+mod identity;
+mod journal;
+pub mod net;
+pub mod run;
+pub mod ssh;
+pub mod state;
+pub mod supervise;
+pub mod tls;

@@ -1,1 +1,99 @@
-fn main() {}
+//! `speediso-agent`: only dispatches.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use speediso_agent::run::{self, RunArgs};
+use speediso_agent::{boot, build, console, supervise};
+use speediso_sys::roots::Roots;
+
+/// The Speediso provisioning agent.
+#[derive(Parser, Debug)]
+#[command(name = "speediso-agent", disable_version_flag = true, max_term_width = 100)]
+struct Cli {
+    /// Print version and build
+    #[arg(short = 'V', long)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per process")]
+enum Command {
+    /// Carry out a task file on this machine, or show what it would do (--dry-run)
+    Run(RunArgs),
+    /// Show what this machine has
+    Inventory {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// In the ramdisk: restart the agent when it dies
+    Supervise,
+    /// In the ramdisk: the agent itself
+    Boot,
+    /// Examine the disk on standard input (used by the agent itself)
+    #[command(hide = true)]
+    ProbeSuperblock,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.version {
+        println!("speediso-agent {}", build::read());
+        return ExitCode::SUCCESS;
+    }
+    match cli.command {
+        Some(Command::ProbeSuperblock) => match speediso_sys::blkid::child_main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Some(Command::Supervise) => {
+            console::log_to_consoles(&Roots::live(), false);
+            supervise::run()
+        }
+        Some(command) => match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime.block_on(dispatch(command)),
+            Err(error) => fail(&error),
+        },
+        None => {
+            eprintln!("speediso-agent: which command? see --help");
+            ExitCode::from(64)
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> ExitCode {
+    match command {
+        Command::Run(args) => ExitCode::from(run::run(args).await),
+        Command::Inventory { json } => match tokio::task::spawn_blocking(move || inventory(json)).await {
+            Ok(code) => code,
+            Err(error) => fail(&error),
+        },
+        Command::Boot => match boot::run().await {
+            Ok(never) => match never {},
+            Err(fault) => fail(&fault),
+        },
+        Command::Supervise | Command::ProbeSuperblock => ExitCode::FAILURE,
+    }
+}
+
+fn inventory(json: bool) -> ExitCode {
+    match speediso_agent::run::inventory() {
+        Ok(inventory) if json => match serde_json::to_string_pretty(&inventory) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return fail(&error),
+        },
+        Ok(inventory) => print!("{}", speediso_agent::run::describe(&inventory)),
+        Err(fault) => return fail(&fault),
+    }
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("speediso-agent: {error}");
+    ExitCode::FAILURE
+}

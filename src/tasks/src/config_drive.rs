@@ -132,7 +132,9 @@ fn files(content: &ConfigDriveContent) -> Vec<(String, Vec<u8>)> {
                 "public_keys": keys,
             });
             files.push(("openstack/latest/meta_data.json".into(), meta.to_string().into_bytes()));
-            files.extend(content.user_data.as_ref().map(|u| ("openstack/latest/user_data".into(), u.clone().into_bytes())));
+            files.extend(
+                content.user_data.as_ref().map(|u| ("openstack/latest/user_data".into(), u.clone().into_bytes())),
+            );
             files.extend(
                 content.network.as_ref().map(|n| ("openstack/latest/network_data.json".into(), n.clone().into_bytes())),
             );
@@ -149,7 +151,7 @@ fn make_fat(content: &ConfigDriveContent, sector: u64) -> std::io::Result<Aligne
     }
     let sector = u16::try_from(sector).map_err(std::io::Error::other)?;
     let options = FormatVolumeOptions::new().volume_label(label).bytes_per_sector(sector);
-    fatfs::format_volume(&mut Cursor::new(&mut bytes[..]), options)?;
+    fatfs::format_volume(Cursor::new(&mut bytes[..]), options)?;
     let volume = FileSystem::new(Cursor::new(&mut bytes[..]), FsOptions::new())?;
     {
         let root = volume.root_dir();
@@ -330,7 +332,11 @@ mod tests {
             assert_eq!(label_in(&bytes), Some((label_of(format), true)));
             let file = tempfile::NamedTempFile::new().expect("a temporary file");
             std::fs::write(file.path(), &bytes[..]).expect("written");
-            let fsck = std::process::Command::new("fsck.vfat").arg("-n").arg(file.path()).output().expect("fsck.vfat (dosfstools) runs");
+            let fsck = std::process::Command::new("fsck.vfat")
+                .arg("-n")
+                .arg(file.path())
+                .output()
+                .expect("fsck.vfat (dosfstools) runs");
             assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stdout));
             let wanted = match format {
                 ConfigDriveFormat::NoCloud => vec!["meta-data", "user-data"],

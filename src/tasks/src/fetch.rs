@@ -74,7 +74,9 @@ pub(crate) fn open(url: &str, ctx: &TaskCtx) -> Result<Fetch, Fault> {
     let response = ctx
         .runtime
         .block_on(async { tokio::time::timeout(CONNECT, request).await })
-        .map_err(|_| Fault::new(FaultCode::ImageUnreachable, format!("fetching {url}: no answer for {} s", CONNECT.as_secs())))?
+        .map_err(|_| {
+            Fault::new(FaultCode::ImageUnreachable, format!("fetching {url}: no answer for {} s", CONNECT.as_secs()))
+        })?
         .map_err(|e| Fault::from_error(FaultCode::ImageUnreachable, &e))?;
     let status = response.status();
     if status.is_server_error() {

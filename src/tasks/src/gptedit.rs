@@ -163,8 +163,12 @@ pub(crate) fn finish(
 ) -> Result<Edges, Fault> {
     disk.update_partitions(partitions).map_err(broken)?;
     let (first, last) = (disk.header().first_usable, disk.header().last_usable);
-    let mut used: Vec<(u64, u64, &str)> =
-        disk.partitions().values().filter(|p| p.is_used()).map(|p| (p.first_lba, p.last_lba, p.name.as_str())).collect();
+    let mut used: Vec<(u64, u64, &str)> = disk
+        .partitions()
+        .values()
+        .filter(|p| p.is_used())
+        .map(|p| (p.first_lba, p.last_lba, p.name.as_str()))
+        .collect();
     used.sort_unstable();
     for (start, end, name) in &used {
         if start > end || *start < first || *end > last {

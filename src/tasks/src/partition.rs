@@ -73,11 +73,11 @@ fn run(task: &PartitionTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
         Ok(extents) => extents,
         Err(fault) => return Ended::unchanged(fault),
     };
-    match Edges::read(disk) {
-        Ok(edges) if is_so(task, &extents, edges, disk.sector_size()) => {
+    match Edges::read(disk).map(|edges| is_so(task, &extents, edges, disk.sector_size())) {
+        Ok(true) => {
             return Ended::verified(Changed::AlreadySo, "GPT, found as ordered", json!({"partitions": extents.len()}));
         }
-        Ok(_) => {}
+        Ok(false) => {}
         Err(fault) => return Ended::unchanged(fault),
     }
     let edges = match new_table(task, &extents, disk) {
@@ -159,7 +159,10 @@ fn write(task: &PartitionTask, extents: &[Extent], edges: &Edges, disk: &Claimed
     edges.write(disk)?;
     let table_read = disk.reread_table().on(disk)?;
     if !is_so(task, extents, Edges::read(disk)?, disk.sector_size()) {
-        return Err(Fault::new(FaultCode::VerifyFailed, format!("the table of {} reads back differently", disk.name())));
+        return Err(Fault::new(
+            FaultCode::VerifyFailed,
+            format!("the table of {} reads back differently", disk.name()),
+        ));
     }
     Ok(table_read)
 }
@@ -196,8 +199,14 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        assert_eq!(lay_out(10 * MIB, &[spec(PartitionSize::Bytes(Bytes(u64::MAX)))]).expect_err("huge").code, FaultCode::DiskTooSmall);
+        assert_eq!(
+            lay_out(10 * MIB, &[spec(PartitionSize::Bytes(Bytes(u64::MAX)))]).expect_err("huge").code,
+            FaultCode::DiskTooSmall
+        );
         assert!(lay_out(10 * MIB, &[spec(PartitionSize::Bytes(Bytes(8 * MIB))), spec(PartitionSize::Rest)]).is_err());
-        assert_eq!(lay_out(10 * MIB, &[spec(PartitionSize::Rest)]).expect("fits"), [Extent { start: MIB, length: 8 * MIB }]);
+        assert_eq!(
+            lay_out(10 * MIB, &[spec(PartitionSize::Rest)]).expect("fits"),
+            [Extent { start: MIB, length: 8 * MIB }]
+        );
     }
 }

@@ -251,7 +251,8 @@ fn verify(mode: WipeVerify, pattern: Pattern, disk: &ClaimedDisk, ctx: &TaskCtx)
                 .collect();
             chosen.sort_unstable();
             chosen.dedup();
-            let facts = json!({"percent": percent, "seed": format!("{seed:016x}"), "unit": CHUNK, "units": chosen.len()});
+            let facts =
+                json!({"percent": percent, "seed": format!("{seed:016x}"), "unit": CHUNK, "units": chosen.len()});
             (chosen, format!("{percent} % at random, and start and end, read back from the medium"), facts)
         }
     };

@@ -39,11 +39,7 @@ pub(crate) fn plan(task: &WriteImageTask, ctx: &TaskCtx) -> Result<Plan, Fault> 
             return Err(too_large(size.0, disk.size.0, &disk.name));
         }
         Ok(vec![
-            Action {
-                what: "take the partition table away".into(),
-                offset: Bytes(0),
-                length: disk.size,
-            },
+            Action { what: "take the partition table away".into(), offset: Bytes(0), length: disk.size },
             Action {
                 what: format!("write the image {} over the whole disk, its start last", task.image.digest),
                 offset: Bytes(0),
@@ -128,8 +124,7 @@ impl Opened {
             return Err(too_large(total, disk.size(), disk.name()));
         }
         let (source, hashed) = Hashing::new(Cursor::new(start).chain(fetched));
-        let mut decoded =
-            decoder(image.compression, image.max_window, source).map_err(|e| source_fault(&e, image))?;
+        let mut decoded = decoder(image.compression, image.max_window, source).map_err(|e| source_fault(&e, image))?;
         let mut head = Vec::new();
         (&mut decoded).take(EDGE).read_to_end(&mut head).map_err(|e| source_fault(&e, image))?;
         if (head.len() as u64) < EDGE {
@@ -224,6 +219,7 @@ fn source_fault(error: &std::io::Error, image: &ImageSource) -> Fault {
 /// Highest resident memory of this process so far, as the kernel counts it.
 fn peak_memory_mib(ctx: &TaskCtx) -> Option<u64> {
     let status = std::fs::read_to_string(ctx.roots.proc.join("self/status")).ok()?;
-    let kib: u64 = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()?;
+    let kib: u64 =
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()?;
     Some(kib * 1024 / MIB)
 }

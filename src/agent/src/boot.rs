@@ -1,0 +1,315 @@
+//! The ramdisk's program from start to end: command line, network, ssh, front door.
+//!
+//! Whatever goes wrong ends in the live system: a shell on the console, ssh if there is a key, and a plain statement of
+//! what failed and what to do. What may pass by itself is tried again in the background.
+
+use std::path::Path;
+use std::time::Duration;
+
+use speediso_model::build::BuildInfo;
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::hints::describe;
+use speediso_model::profile::Profile;
+use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask, WipeVerify};
+use speediso_sys::disks::{self, DiskScope};
+use speediso_sys::roots::Roots;
+use speediso_sys::{clock, dmi, nics};
+
+use crate::backoff::Backoff;
+use crate::cmdline::{Config, OnFailure};
+use crate::doors::local::{self, Machine, Permitted};
+use crate::doors::native::{Native, trouble};
+use crate::engine::{Engine, Surroundings};
+use crate::net::{self, Configured, IpParam, NetConfig};
+use crate::ssh::Ssh;
+use crate::state::{self, StateDir};
+use crate::tls::{self, Purpose, Validity};
+use crate::{build, console};
+
+/// Runs until the machine goes down, or there is nothing left to do; then waits, since the live system stays.
+///
+/// # Errors
+/// Only what makes any further step impossible: no state directory, no journal.
+pub async fn run() -> Result<std::convert::Infallible, Fault> {
+    let roots = Roots::live();
+    let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
+    let parsed = Config::from_cmdline(&line);
+    console::log_to_consoles(&roots, parsed.as_ref().is_ok_and(|c| c.debug));
+    let build = build::read();
+    tracing::info!("Speediso {build}");
+
+    let state = StateDir::open(Path::new(state::DEFAULT))?;
+    // A line that is wrong gives no orders and no controller; how to reach the machine is still taken from it.
+    let (config, wrong) = match parsed {
+        Ok(config) => (config, None),
+        Err(fault) => (how_to_reach(&line), Some(fault)),
+    };
+    let (http, _) = tls::client(&config.ca_pins, None, Validity::Checked, Purpose::Images)?;
+    let surroundings = Surroundings {
+        roots: roots.clone(),
+        scope: DiskScope::default(),
+        http: http.clone(),
+        probe: std::env::current_exe().ok(),
+        boot_mac: config.bootif.clone(),
+        build: build.clone(),
+    };
+    let engine = Engine::start(&state, surroundings)?;
+    tokio::spawn(console::show_progress(engine.clone()));
+
+    let ssh = Ssh::new(config.ssh_off);
+    let network = network(&config, &engine, &roots).await;
+    ssh.add_keys(&config.ssh_keys);
+    if config.ssh_keys.is_empty() && config.controller.is_none() {
+        tracing::info!("ssh: no key was given (speediso.sshkey=), so nobody can log in over the network");
+    }
+
+    let boot = Boot { config, roots, state, build, engine, ssh, http, address: network.address.to_string() };
+    let fault = match wrong {
+        Some(fault) => boot.only_report(fault).await,
+        None => boot.door().await,
+    };
+    if let Some(fault) = fault {
+        trouble(&boot.engine, fault);
+        boot.on_failure();
+    }
+    tracing::info!("the live system stays up: shell on the console, ssh {}@{}", "root", boot.address);
+    // The lease of the address is renewed while this value lives.
+    let _network = network;
+    loop {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+/// Of a line that is refused: the keys and the interface, nothing that gives orders.
+fn how_to_reach(line: &str) -> Config {
+    let part: Vec<&str> =
+        line.split_whitespace().filter(|w| w.starts_with("ip=") || w.starts_with("BOOTIF=")).collect();
+    let mut config = Config::from_cmdline(&part.join(" ")).unwrap_or_default();
+    // Keys have blanks in them, so each is tried with the rest of the line behind it, up to its closing quote.
+    for (at, _) in line.match_indices("speediso.sshkey=\"") {
+        let rest = &line[at..];
+        if let Some(end) = rest.match_indices('"').nth(1)
+            && let Ok(one) = Config::from_cmdline(&rest[..=end.0])
+        {
+            config.ssh_keys.extend(one.ssh_keys);
+        }
+    }
+    // Who the controller is may be told of the mistake, if that much of the line is right.
+    let trust: Vec<&str> = line
+        .split_whitespace()
+        .filter(|w| ["speediso.controller=", "speediso.ca=", "speediso.token="].iter().any(|k| w.starts_with(k)))
+        .collect();
+    if let Ok(trust) = Config::from_cmdline(&trust.join(" ")) {
+        config.controller = trust.controller;
+        config.ca_pins = trust.ca_pins;
+        config.token = trust.token;
+    }
+    config
+}
+
+/// Tries until there is an address.
+async fn network(config: &Config, engine: &Engine, roots: &Roots) -> Configured {
+    let ip = match config.ip.as_deref().map(str::parse::<IpParam>) {
+        None => IpParam::default(),
+        Some(Ok(ip)) => ip,
+        Some(Err(error)) => {
+            let fault =
+                Fault::new(FaultCode::CmdlineInvalid, "ip= on the command line; using DHCP").because(error.to_string());
+            trouble(engine, fault);
+            IpParam::default()
+        }
+    };
+    let wanted = NetConfig { boot_mac: config.bootif.clone(), ip, ..NetConfig::default() };
+    let mut backoff = Backoff::default();
+    loop {
+        match net::bring_up(&wanted, |text| tracing::info!("network: {text}")).await {
+            Ok(configured) => {
+                for note in &configured.notes {
+                    tracing::warn!("network: {note}");
+                }
+                if let Some(name) = &configured.hostname
+                    && let Err(error) = nix::unistd::sethostname(name)
+                {
+                    tracing::warn!("network: the host name {name} could not be set: {error}");
+                }
+                return configured;
+            }
+            Err(fault) => {
+                if backoff.tries() == 0 {
+                    trouble(engine, fault);
+                    list_disks(roots);
+                    tracing::warn!("the shell on this console is usable; trying on in the background");
+                } else {
+                    tracing::error!("{fault}");
+                }
+                tokio::time::sleep(backoff.next()).await;
+            }
+        }
+    }
+}
+
+fn list_disks(roots: &Roots) {
+    for disk in disks::read(roots, DiskScope::default()).unwrap_or_default() {
+        tracing::info!("disk: {}", describe(&disk));
+    }
+}
+
+struct Boot {
+    config: Config,
+    roots: Roots,
+    state: StateDir,
+    build: BuildInfo,
+    engine: Engine,
+    ssh: Ssh,
+    http: reqwest::Client,
+    address: String,
+}
+
+impl Boot {
+    /// Goes through the door that the command line opens. Returns why it ended, if that is worth a reaction.
+    async fn door(&self) -> Option<Fault> {
+        let config = &self.config;
+        if config.controller.is_some() {
+            return self.native(false).await;
+        }
+        if let (Some(location), Some(key)) = (&config.tasks, &config.tasks_key) {
+            return self.signed(location, key).await.err();
+        }
+        if config.arm.is_some() {
+            return match Permitted::by_arm(config, &self.machine()) {
+                Ok(permitted) => self.permitted(permitted).await.err(),
+                Err(fault) => {
+                    self.show_plans().await;
+                    Some(fault)
+                }
+            };
+        }
+        if config.profiles.iter().any(|p| *p != Profile::Shell) {
+            self.show_plans().await;
+            if config.profiles.iter().any(|p| matches!(p, Profile::Wipe | Profile::Lininstall)) {
+                return Some(Fault::new(
+                    FaultCode::NotArmed,
+                    "SPEEDISO asks for destructive work, but nobody permitted it for this machine",
+                ));
+            }
+        } else {
+            tracing::info!("no task was asked for: this is the live system, no disk was touched");
+        }
+        None
+    }
+
+    /// The command line is wrong: say so, to the controller too if it can be found.
+    async fn only_report(&self, fault: Fault) -> Option<Fault> {
+        trouble(&self.engine, fault);
+        tracing::warn!("no task was run, no disk was touched");
+        list_disks(&self.roots);
+        if self.config.controller.is_some() {
+            return self.native(true).await;
+        }
+        None
+    }
+
+    fn machine(&self) -> Machine {
+        let (system, _) = dmi::read(&self.roots);
+        Machine { system, macs: self.macs() }
+    }
+
+    fn macs(&self) -> Vec<String> {
+        let nics = nics::read(&self.roots).unwrap_or_default();
+        let inventory = speediso_model::inventory::Inventory { interfaces: nics, ..Default::default() };
+        inventory.macs()
+    }
+
+    async fn native(&self, only_report: bool) -> Option<Fault> {
+        let boot = match clock::boot_id(&self.roots) {
+            Ok(boot) => boot,
+            Err(e) => return Some(Fault::new(FaultCode::Io, "reading the boot id").because(e.to_string())),
+        };
+        let Machine { system, macs } = self.machine();
+        let native = Native {
+            controller: self.config.controller.clone().unwrap_or_default(),
+            pins: self.config.ca_pins.clone(),
+            token: self.config.token.as_ref().map(|t| t.0.clone()),
+            boot,
+            system,
+            macs,
+            build: self.build.clone(),
+            address: Some(self.address.clone()),
+            only_report,
+        };
+        tracing::info!("controller: {}", native.controller);
+        let idle = || {
+            tracing::info!("no order is open; waiting for one");
+            if self.config.profiles.iter().any(|p| matches!(p, Profile::Wipe | Profile::Lininstall)) {
+                tracing::warn!("SPEEDISO asks for destructive work, but no order is open: nothing is done");
+            }
+        };
+        Some(native.serve(&self.state, &self.engine, &self.ssh, idle).await)
+    }
+
+    async fn signed(&self, location: &str, key: &[u8; 32]) -> Result<(), Fault> {
+        let mut backoff = Backoff::default();
+        let (bytes, signature) = loop {
+            match local::fetch(&self.http, location).await {
+                Ok(fetched) => break fetched,
+                Err(fault) if fault.is_transient() => {
+                    tracing::error!("{fault}; trying on");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+                Err(fault) => return Err(fault),
+            }
+        };
+        let permitted = Permitted::by_signature(&bytes, &signature, key, &self.machine(), &self.state, &self.roots)?;
+        self.permitted(permitted).await
+    }
+
+    async fn permitted(&self, permitted: Permitted) -> Result<(), Fault> {
+        // What a restarted agent finds half done is not begun again by itself.
+        if self.engine.runs().iter().any(|r| r.started) {
+            return Err(Fault::new(
+                FaultCode::AgentDied,
+                "the agent ended in the middle of the work and does not begin it again by itself",
+            ));
+        }
+        let results = permitted.run(&self.engine, &self.state, &self.roots, false).await;
+        match results.into_iter().find(|r| !r.outcome.is_success()) {
+            Some(failed) => {
+                Err(failed.fault.unwrap_or_else(|| Fault::new(FaultCode::Internal, "a task failed without a fault")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes and prints the plans of what `SPEEDISO` names, and stops there.
+    async fn show_plans(&self) {
+        let mut tasks = Vec::new();
+        for profile in &self.config.profiles {
+            match local::from_cmdline(*profile, &self.config) {
+                Ok(expanded) => tasks.extend(expanded),
+                Err(fault) => tracing::warn!("{fault}"),
+            }
+        }
+        if self.config.profiles.contains(&Profile::Wipe) && tasks.is_empty() {
+            tasks.push(Task::Wipe(WipeTask {
+                devices: WipeTargets::AllDisks,
+                level: WipeLevel::Clear,
+                passes_before: Vec::new(),
+                verify: WipeVerify::Full,
+            }));
+        }
+        tasks.retain(|t| !matches!(t, Task::Power(_)));
+        tracing::info!("only the plans are made; nothing is changed");
+        Permitted::to_look_at(tasks).run(&self.engine, &self.state, &self.roots, true).await;
+    }
+
+    fn on_failure(&self) {
+        let action = match self.config.on_failure {
+            OnFailure::Shell | OnFailure::Retry | OnFailure::Wait => return,
+            OnFailure::Reboot => PowerAction::Reboot,
+            OnFailure::PowerOff => PowerAction::PowerOff,
+        };
+        tracing::warn!("speediso.on_failure says {action:?}");
+        let Err(fault) = speediso_tasks::perform_power(action);
+        tracing::error!("{fault}");
+    }
+}

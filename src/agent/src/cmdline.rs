@@ -1,0 +1,373 @@
+//! The kernel command line, read once into a [`Config`] before anything starts.
+//!
+//! Keys of ours that are unknown or malformed are errors, and an error means the live system: half a configuration is
+//! not what was asked for. Everything that is not ours is somebody else's and ignored.
+
+use std::net::IpAddr;
+
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::hints::RootDeviceHints;
+use speediso_model::image::ImageDigest;
+use speediso_model::inventory::canonical_mac;
+use speediso_model::profile::{InstallWipe, Profile};
+use speediso_model::task::is_ssh_public_key;
+
+/// x86 keeps 2048 bytes with the terminating NUL (COMMAND_LINE_SIZE); a line that fills them may have lost its end.
+const MAX_LINE: usize = 2046;
+
+/// What the boot entry asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// The names in `SPEEDISO=`, all of them known.
+    pub profiles: Vec<Profile>,
+    pub controller: Option<String>,
+    /// SHA-256 of the certificates of CAs that are trusted.
+    pub ca_pins: Vec<[u8; 32]>,
+    pub token: Option<Secret>,
+    pub tasks: Option<String>,
+    /// Ed25519 public key.
+    pub tasks_key: Option<[u8; 32]>,
+    pub arm: Option<String>,
+    pub image: Option<String>,
+    pub digest: Option<ImageDigest>,
+    pub root_device: Option<RootDeviceHints>,
+    pub config_drive: Option<(String, ImageDigest)>,
+    pub wipe: Option<InstallWipe>,
+    pub ssh_keys: Vec<String>,
+    pub ssh_off: bool,
+    pub on_failure: OnFailure,
+    pub debug: bool,
+    /// The kernel's `ip=`, as given.
+    pub ip: Option<String>,
+    /// MAC address of the interface that the boot loader used.
+    pub bootif: Option<String>,
+}
+
+/// What follows a failure that ends the agent's work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The live system stays up.
+    #[default]
+    Shell,
+    /// The same, and what may pass by itself is tried again.
+    Retry,
+    Wait,
+    Reboot,
+    PowerOff,
+}
+
+/// Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+fn invalid(what: impl Into<String>) -> Fault {
+    Fault::new(FaultCode::CmdlineInvalid, what)
+}
+
+impl Config {
+    /// # Errors
+    /// `cmdline-truncated`, `cmdline-invalid` with the key, or `task-unknown` with the name.
+    pub fn from_cmdline(line: &str) -> Result<Self, Fault> {
+        let line = line.trim_end_matches(['\n', '\0']);
+        if line.len() >= MAX_LINE {
+            return Err(Fault::new(
+                FaultCode::CmdlineTruncated,
+                format!("the kernel command line has {} bytes and may have lost its end", line.len()),
+            ));
+        }
+        let mut config = Self::default();
+        let mut names = None;
+        let mut config_drive = None;
+        let mut config_drive_digest = None;
+        for (key, value) in words(line) {
+            match (key.as_str(), value) {
+                ("SPEEDISO", value) => names = Some(value.unwrap_or_default()),
+                ("systemd.setenv", Some(value)) => {
+                    if let Some(list) = value.strip_prefix("SPEEDISO=") {
+                        names = Some(list.to_owned());
+                    }
+                }
+                ("ip", Some(value)) => config.ip = Some(value),
+                ("BOOTIF", Some(value)) => {
+                    let mac =
+                        canonical_mac(&value).ok_or_else(|| invalid(format!("BOOTIF={value} is not a MAC address")))?;
+                    config.bootif = Some(mac);
+                }
+                (key, value) => {
+                    if let Some(name) = key.strip_prefix("speediso.") {
+                        let value = value.unwrap_or_default();
+                        match name {
+                            "config_drive" => config_drive = Some(url(name, &value)?),
+                            "config_drive_digest" => config_drive_digest = Some(digest(name, &value)?),
+                            _ => config.take(name, value)?,
+                        }
+                    }
+                }
+            }
+        }
+        config.config_drive = match (config_drive, config_drive_digest) {
+            (Some(url), Some(digest)) => Some((url, digest)),
+            (None, None) => None,
+            _ => return Err(invalid("speediso.config_drive and speediso.config_drive_digest need each other")),
+        };
+        config.check_together()?;
+        // Last, so that an unknown name is not hidden by another mistake, nor hides one.
+        config.profiles = profiles(names.as_deref().unwrap_or_default())?;
+        Ok(config)
+    }
+
+    fn take(&mut self, name: &str, value: String) -> Result<(), Fault> {
+        match name {
+            "controller" => {
+                let address = value.trim_end_matches('/');
+                if !address.starts_with("https://") || address.len() == "https://".len() {
+                    return Err(invalid(format!("speediso.controller={value} does not begin with https://")));
+                }
+                self.controller = Some(address.to_owned());
+            }
+            "ca" => {
+                for pin in value.split(',') {
+                    // The same form as an image's digest: sha256: and 64 hex digits.
+                    self.ca_pins.push(*digest(name, pin)?.as_sha256());
+                }
+            }
+            "token" => self.token = Some(Secret(printable(name, value)?)),
+            "tasks" => self.tasks = Some(printable(name, value)?),
+            "tasks_key" => {
+                let key = digest(name, &format!("sha256:{value}"))
+                    .map_err(|_| invalid("speediso.tasks_key is a public key of 64 hex digits"))?;
+                self.tasks_key = Some(*key.as_sha256());
+            }
+            "arm" => self.arm = Some(printable(name, value)?),
+            "image" => self.image = Some(url(name, &value)?),
+            "digest" => self.digest = Some(digest(name, &value)?),
+            "root_device" => self.root_device = Some(value.parse()?),
+            "wipe" => {
+                self.wipe = Some(match value.as_str() {
+                    "clear" => InstallWipe::Clear,
+                    "purge" => InstallWipe::Purge,
+                    "none" => InstallWipe::None,
+                    _ => return Err(invalid(format!("speediso.wipe={value}: clear, purge or none"))),
+                });
+            }
+            "sshkey" => {
+                if !is_ssh_public_key(&value) {
+                    return Err(invalid(
+                        "speediso.sshkey is not an OpenSSH public key; quote it: speediso.sshkey=\"ssh-ed25519 ...\"",
+                    ));
+                }
+                self.ssh_keys.push(value);
+            }
+            "ssh" => {
+                self.ssh_off = match value.as_str() {
+                    "on" => false,
+                    "off" => true,
+                    _ => return Err(invalid(format!("speediso.ssh={value}: on or off"))),
+                }
+            }
+            "on_failure" => {
+                self.on_failure = match value.as_str() {
+                    "shell" => OnFailure::Shell,
+                    "retry" => OnFailure::Retry,
+                    "wait" => OnFailure::Wait,
+                    "reboot" => OnFailure::Reboot,
+                    "poweroff" => OnFailure::PowerOff,
+                    _ => {
+                        return Err(invalid(format!(
+                            "speediso.on_failure={value}: shell, retry, wait, reboot or poweroff"
+                        )));
+                    }
+                }
+            }
+            "debug" => self.debug = true,
+            "foreman" | "syslog" | "vlan" | "bond" => {
+                return Err(invalid(format!("speediso.{name} is not in this version")));
+            }
+            _ => return Err(invalid(format!("speediso.{name} is unknown"))),
+        }
+        Ok(())
+    }
+
+    fn check_together(&self) -> Result<(), Fault> {
+        if self.controller.is_some() && self.ca_pins.is_empty() {
+            return Err(invalid("speediso.controller needs speediso.ca: a controller is never trusted unseen"));
+        }
+        if self.tasks.is_some() != self.tasks_key.is_some() {
+            return Err(invalid("speediso.tasks and speediso.tasks_key need each other"));
+        }
+        if self.controller.is_some() && (self.tasks.is_some() || self.arm.is_some()) {
+            return Err(invalid(
+                "speediso.controller excludes speediso.tasks and speediso.arm: orders come from one side",
+            ));
+        }
+        if self.image.is_some() != self.digest.is_some() {
+            return Err(invalid("speediso.image and speediso.digest need each other"));
+        }
+        Ok(())
+    }
+}
+
+fn profiles(list: &str) -> Result<Vec<Profile>, Fault> {
+    list.split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            Profile::named(name).ok_or_else(|| {
+                let known: Vec<_> = Profile::ALL.into_iter().map(Profile::name).collect();
+                Fault::new(
+                    FaultCode::TaskUnknown,
+                    format!("SPEEDISO={list} names {name:?}, which is not known here; known are: {}", known.join(", ")),
+                )
+            })
+        })
+        .collect()
+}
+
+fn digest(name: &str, value: &str) -> Result<ImageDigest, Fault> {
+    value.parse().map_err(|_| invalid(format!("speediso.{name}={value} is not sha256: and 64 hex digits")))
+}
+
+fn url(name: &str, value: &str) -> Result<String, Fault> {
+    if value.starts_with("https://") || value.starts_with("http://") {
+        Ok(value.to_owned())
+    } else {
+        Err(invalid(format!("speediso.{name}={value} is not an http or https URL")))
+    }
+}
+
+fn printable(name: &str, value: String) -> Result<String, Fault> {
+    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(invalid(format!("speediso.{name} is empty or has blanks")));
+    }
+    Ok(value)
+}
+
+/// Keys and values as the kernel splits them (`next_arg` in lib/cmdline.c): at blanks outside of double quotes, which
+/// may stand around the value or around the whole word.
+fn words(line: &str) -> Vec<(String, Option<String>)> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quoted = false;
+    for c in line.chars().chain([' ']) {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            c => word.push(c),
+        }
+    }
+    if !word.is_empty() {
+        words.push(word.trim_end().to_owned());
+    }
+    words
+        .into_iter()
+        .map(|word| match word.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (word, None),
+        })
+        .collect()
+}
+
+/// The address of this machine as the kernel's `ip=` may name it; for messages.
+#[must_use]
+pub fn static_address(ip: &str) -> Option<IpAddr> {
+    ip.split(':').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pin() -> String {
+        format!("sha256:{}", "ab".repeat(32))
+    }
+
+    #[test]
+    fn what_the_controller_renders_is_read() {
+        let line = format!(
+            "BOOT_IMAGE=vmlinuz SPEEDISO=lininstall speediso.controller=https://192.0.2.1:8443/ speediso.ca={} \
+             speediso.token=abc BOOTIF=01-52-54-00-ab-cd-ef ip=dhcp console=ttyS0,115200 quiet",
+            pin()
+        );
+        let config = Config::from_cmdline(&line).expect("good");
+        assert_eq!(config.profiles, [Profile::Lininstall]);
+        assert_eq!(config.controller.as_deref(), Some("https://192.0.2.1:8443"));
+        assert_eq!(config.bootif.as_deref(), Some("52:54:00:ab:cd:ef"));
+        assert_eq!(config.ca_pins, [[0xab; 32]]);
+        assert!(!format!("{config:?}").contains("abc"), "the token is not printed");
+    }
+
+    #[test]
+    fn both_spellings_and_lists() {
+        for line in [
+            "SPEEDISO=inventory,wipe",
+            "systemd.setenv=SPEEDISO=inventory,wipe",
+            "SPEEDISO=shell SPEEDISO=inventory,wipe",
+        ] {
+            let config = Config::from_cmdline(line).expect("good");
+            assert_eq!(config.profiles, [Profile::Inventory, Profile::Wipe], "{line}");
+        }
+        assert!(Config::from_cmdline("quiet").expect("good").profiles.is_empty());
+        assert!(Config::from_cmdline("SPEEDISO=").expect("good").profiles.is_empty());
+    }
+
+    #[test]
+    fn quotes_are_the_kernels() {
+        let key = format!("ssh-ed25519 {} me@host", "A".repeat(68));
+        for line in [format!("a speediso.sshkey=\"{key}\" b"), format!("a \"speediso.sshkey={key}\" b")] {
+            assert_eq!(Config::from_cmdline(&line).expect("good").ssh_keys, [key.as_str()]);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let long = format!("SPEEDISO=inventory {}", "x".repeat(2100));
+        let cases: Vec<(String, FaultCode)> = [
+            ("SPEEDISO=inventory,format-everything", FaultCode::TaskUnknown),
+            ("SPEEDISO=WIPE", FaultCode::TaskUnknown),
+            ("speediso.contoller=https://x", FaultCode::CmdlineInvalid),
+            ("speediso.controller=http://x", FaultCode::CmdlineInvalid),
+            ("speediso.controller=https://x", FaultCode::CmdlineInvalid),
+            ("speediso.ca=sha1:00", FaultCode::CmdlineInvalid),
+            ("speediso.wipe=maybe", FaultCode::CmdlineInvalid),
+            ("speediso.image=https://x/y", FaultCode::CmdlineInvalid),
+            ("speediso.tasks=https://x/y", FaultCode::CmdlineInvalid),
+            ("speediso.root_device=name=sda", FaultCode::CmdlineInvalid),
+            ("speediso.sshkey=ssh-ed25519 AAAA", FaultCode::CmdlineInvalid),
+            ("BOOTIF=eth0", FaultCode::CmdlineInvalid),
+            (long.as_str(), FaultCode::CmdlineTruncated),
+        ]
+        .map(|(line, code)| (line.to_owned(), code))
+        .into();
+        for (line, code) in cases {
+            let fault = Config::from_cmdline(&line).expect_err(&line);
+            assert_eq!(fault.code, code, "{line}: {fault}");
+        }
+    }
+
+    #[test]
+    fn other_peoples_keys_are_theirs() {
+        Config::from_cmdline("root=/dev/sda1 ro foo.bar=1 ipa-api-url=http://x speedisox=1 =\"").expect("ignored");
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_or_refused(line in "\\PC{0,300}") {
+            let _ = Config::from_cmdline(&line);
+        }
+
+        #[test]
+        fn any_line_with_our_keys(parts in prop::collection::vec("(SPEEDISO|speediso\\.[a-z_]{1,12}|BOOTIF|ip)=?[ -~]{0,30}", 0..8)) {
+            let _ = Config::from_cmdline(&parts.join(" "));
+        }
+    }
+}

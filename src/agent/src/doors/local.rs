@@ -1,0 +1,423 @@
+//! The local front door: orders without a controller.
+//!
+//! Three ways, and each needs somebody's explicit word for this very machine before anything is destroyed: a task file
+//! signed with the key on the command line; `speediso.arm=` with the machine's own name and the parameters beside it;
+//! or, on a running system, a person who types `--arm`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::json;
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::id::{OrderId, RunId};
+use speediso_model::inventory::{SystemVendor, names_machine};
+use speediso_model::outcome::{Outcome, TaskResult};
+use speediso_model::plan::{Plan, PlanDigest, hex};
+use speediso_model::profile::{InstallWipe, Profile};
+use speediso_model::task::{PowerAction, PowerTask, Task};
+use speediso_model::taskfile::TaskFile;
+use speediso_sys::efi;
+use speediso_sys::roots::Roots;
+
+use crate::cmdline::Config;
+use crate::engine::{Engine, StartGate, Submission};
+use crate::state::StateDir;
+
+const MAX_TASK_FILE: usize = 4 << 20;
+const FETCH: Duration = Duration::from_secs(30);
+/// Our vendor GUID, for what must outlast a boot.
+const VENDOR: efi::Guid = efi::Guid("6f0f9b1c-2c1f-4f0e-9a53-5d1f6a0b7c44");
+const DONE: &str = "SpeedisoDone";
+/// UEFI 2.10, 8.2: non-volatile, boot services, runtime.
+const ATTRIBUTES: u32 = 0x7;
+
+/// This machine, as far as orders name it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub system: SystemVendor,
+    pub macs: Vec<String>,
+}
+
+impl Machine {
+    /// # Errors
+    /// `machine-mismatch`, saying what this machine answers to.
+    pub fn must_be(&self, name: &str) -> Result<(), Fault> {
+        if names_machine(name, &self.system, &self.macs) {
+            return Ok(());
+        }
+        let uuid = self.system.uuid.as_deref().unwrap_or("none");
+        Err(Fault::new(
+            FaultCode::MachineMismatch,
+            format!(
+                "the order names machine {name:?}; this one has serial number {:?}, UUID {uuid}, MAC addresses {}",
+                self.system.serial_number,
+                self.macs.join(", ")
+            ),
+        ))
+    }
+}
+
+/// Tasks that somebody permitted for this machine.
+#[derive(Debug)]
+pub struct Permitted {
+    tasks: Vec<Task>,
+    /// Nothing is started after this.
+    expires: Option<Timestamp>,
+    /// Recorded when done, refused when recorded.
+    order: Option<OrderId>,
+    /// The whole order is bound to this plan, if given.
+    expect_plan: Option<String>,
+}
+
+impl Permitted {
+    /// From a signed task file.
+    ///
+    /// # Errors
+    /// When signature, machine or time is not right, or it was done before.
+    pub fn by_signature(
+        bytes: &[u8],
+        signature: &str,
+        key: &[u8; 32],
+        machine: &Machine,
+        state: &StateDir,
+        roots: &Roots,
+    ) -> Result<Self, Fault> {
+        let bad =
+            || Fault::new(FaultCode::SignatureInvalid, "the task file is not signed by the key on the command line");
+        let signature = unhex(signature.trim()).ok_or_else(bad)?;
+        // Before a byte of it is parsed.
+        aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, key)
+            .verify(bytes, &signature)
+            .map_err(|_| bad())?;
+        let file = TaskFile::parse(bytes)?;
+        machine.must_be(&file.machine)?;
+        refuse_if_done(file.order, state, roots)?;
+        let permitted =
+            Self { tasks: file.tasks, expires: Some(file.expires), order: Some(file.order), expect_plan: None };
+        permitted.refuse_if_expired()?;
+        Ok(permitted)
+    }
+
+    /// From the kernel command line: `speediso.arm=` and what stands beside it.
+    ///
+    /// # Errors
+    /// When it names another machine, or what it asks for is not whole.
+    pub fn by_arm(config: &Config, machine: &Machine) -> Result<Self, Fault> {
+        let arm = config.arm.as_deref().unwrap_or_default();
+        machine.must_be(arm)?;
+        let mut tasks = Vec::new();
+        for profile in &config.profiles {
+            tasks.extend(from_cmdline(*profile, config)?);
+        }
+        // The boot entry stays where it is: a reboot would come back here, armed as before.
+        tasks.retain(|t| !matches!(t, Task::Power(_)));
+        tasks.push(Task::Power(PowerTask { action: PowerAction::PowerOff }));
+        Ok(Self { tasks, expires: None, order: None, expect_plan: None })
+    }
+
+    /// From a person at the machine.
+    ///
+    /// # Errors
+    /// When `arm` is given and names another machine, or the file does, or it has expired.
+    pub fn by_hand(
+        file: TaskFile,
+        arm: Option<&str>,
+        expect_plan: Option<String>,
+        machine: &Machine,
+    ) -> Result<Self, Fault> {
+        machine.must_be(&file.machine)?;
+        match arm {
+            Some(arm) => machine.must_be(arm)?,
+            None if file.tasks.iter().any(Task::is_destructive) => {
+                return Err(Fault::new(
+                    FaultCode::NotArmed,
+                    "the task file has destructive tasks and is not signed; look at them with --dry-run, then name \
+                     this machine with --arm",
+                ));
+            }
+            None => {}
+        }
+        let permitted = Self { tasks: file.tasks, expires: Some(file.expires), order: Some(file.order), expect_plan };
+        permitted.refuse_if_expired()?;
+        Ok(permitted)
+    }
+
+    /// Only to look: nothing of it can be started.
+    #[must_use]
+    pub fn to_look_at(tasks: Vec<Task>) -> Self {
+        Self { tasks, expires: Some(Timestamp::UNIX_EPOCH), order: None, expect_plan: None }
+    }
+
+    fn refuse_if_expired(&self) -> Result<(), Fault> {
+        match self.expires {
+            Some(expires) if Timestamp::now() > expires => {
+                Err(Fault::new(FaultCode::OrderExpired, format!("the order expired at {expires}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the tasks in turn. The first that fails ends it; a recorded order never runs again.
+    pub async fn run(mut self, engine: &Engine, state: &StateDir, roots: &Roots, dry_run: bool) -> Vec<TaskResult> {
+        // Looked at once more on the way: an order without a durable record must not come back after a reboot.
+        let durable = self.order.is_none_or(|_| efi::is_uefi(roots));
+        let mut results = Vec::new();
+        let mut tasks = std::mem::take(&mut self.tasks).into_iter().peekable();
+        while let Some(mut task) = tasks.next() {
+            if let Task::Power(power) = &mut task {
+                if !dry_run {
+                    if let Some(order) = self.order
+                        && let Err(fault) = record_done(order, state, roots)
+                    {
+                        tracing::error!("{fault}; powering off instead of rebooting, so that nothing is done twice");
+                        power.action = PowerAction::PowerOff;
+                    }
+                    if !durable && power.action == PowerAction::Reboot {
+                        tracing::warn!("without UEFI nothing here outlasts a reboot; powering off instead");
+                        power.action = PowerAction::PowerOff;
+                    }
+                }
+            }
+            let gate = std::sync::Arc::new(Gate { expires: self.expires, expect_plan: self.expect_plan.clone() });
+            let run = RunId::random();
+            let kind = task.kind();
+            let result = match engine.submit(Submission { run, task, dry_run, gate }) {
+                Ok(()) => engine.ended(run).await,
+                Err(fault) => Err(fault),
+            };
+            let result = result.unwrap_or_else(|fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault));
+            let good = result.outcome.is_success();
+            results.push(result);
+            if !good {
+                return results;
+            }
+        }
+        if let (Some(order), false) = (self.order, dry_run)
+            && let Err(fault) = record_done(order, state, roots)
+        {
+            tracing::error!("{fault}");
+        }
+        results
+    }
+}
+
+struct Gate {
+    expires: Option<Timestamp>,
+    expect_plan: Option<String>,
+}
+
+#[async_trait]
+impl StartGate for Gate {
+    async fn permit(&self, _run: RunId, plan: &Plan, digest: &PlanDigest) -> Result<(), Fault> {
+        if let Some(expires) = self.expires.filter(|e| Timestamp::now() > *e) {
+            return Err(Fault::new(FaultCode::OrderExpired, format!("the order expired at {expires}")));
+        }
+        match &self.expect_plan {
+            Some(expected) if plan.destructive && *expected != digest.0 => Err(Fault::new(
+                FaultCode::PlanMismatch,
+                format!("the plan is {digest}, not the {expected} of --expect-plan"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The tasks of a profile with the parameters of the command line.
+///
+/// # Errors
+/// When a parameter is missing or wrong.
+pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Fault> {
+    let missing = |what: &str| {
+        Fault::new(FaultCode::CmdlineInvalid, format!("SPEEDISO={} needs {what} on the command line", profile.name()))
+    };
+    let parameters = match profile {
+        Profile::Inventory | Profile::Shell => json!({}),
+        Profile::Wipe => {
+            if config.wipe == Some(InstallWipe::None) {
+                return Err(missing("speediso.wipe=clear or purge"));
+            }
+            let level = if config.wipe == Some(InstallWipe::Purge) { "purge" } else { "clear" };
+            match &config.root_device {
+                Some(hints) => json!({"devices": {"hints": [hints]}, "level": level}),
+                None => json!({"devices": "all_disks", "level": level}),
+            }
+        }
+        Profile::Lininstall => {
+            let url = config.image.as_deref().ok_or_else(|| missing("speediso.image="))?;
+            let digest = config.digest.as_ref().ok_or_else(|| missing("speediso.digest="))?;
+            let device = config.root_device.as_ref().ok_or_else(|| missing("speediso.root_device="))?;
+            let wipe = config.wipe.unwrap_or_default();
+            json!({
+                "device": device,
+                "image": {"url": url, "digest": digest, "compression": compression(url)},
+                "config_drive_image": config.config_drive.as_ref()
+                    .map(|(url, digest)| json!({"url": url, "digest": digest, "compression": compression(url)})),
+                "wipe": wipe,
+            })
+        }
+    };
+    profile.expand(parameters)
+}
+
+/// By the name's ending; the content must agree.
+fn compression(url: &str) -> &'static str {
+    let name = url.split(['?', '#']).next().unwrap_or(url);
+    if [".zst", ".zstd"].iter().any(|ending| name.ends_with(ending)) { "zstd" } else { "none" }
+}
+
+/// Fetches a task file and its signature.
+///
+/// # Errors
+/// When either cannot be had.
+pub async fn fetch(http: &reqwest::Client, location: &str) -> Result<(Vec<u8>, String), Fault> {
+    let signature = read(http, &format!("{location}.sig")).await?;
+    let file = read(http, location).await?;
+    let signature = String::from_utf8(signature)
+        .map_err(|_| Fault::new(FaultCode::SignatureInvalid, format!("{location}.sig is not text")))?;
+    Ok((file, signature))
+}
+
+async fn read(http: &reqwest::Client, location: &str) -> Result<Vec<u8>, Fault> {
+    if !location.starts_with("https://") && !location.starts_with("http://") {
+        return std::fs::read(location)
+            .map_err(|e| Fault::new(FaultCode::Io, format!("reading {location}")).because(e.to_string()));
+    }
+    let unreachable = |e: reqwest::Error| {
+        let mut fault = Fault::from_error(FaultCode::ControllerUnreachable, &e);
+        fault.message = format!("fetching {location}");
+        fault
+    };
+    let mut response = http.get(location).timeout(FETCH).send().await.map_err(unreachable)?;
+    if !response.status().is_success() {
+        return Err(Fault::new(
+            FaultCode::ControllerUnreachable,
+            format!("fetching {location}: {}", response.status()),
+        ));
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_TASK_FILE {
+            return Err(Fault::new(FaultCode::TaskInvalid, format!("{location} is larger than 4 MiB")));
+        }
+    }
+    Ok(bytes)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    (text.len() == 128 && text.is_ascii())
+        .then(|| (0..64).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect())
+        .flatten()
+}
+
+fn done_file(order: OrderId) -> String {
+    format!("done-{order}")
+}
+
+fn refuse_if_done(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), Fault> {
+    let here = state.file(&done_file(order)).exists();
+    if here || done_in_firmware(roots).chunks_exact(16).any(|id| id == order.0.as_bytes()) {
+        return Err(Fault::new(
+            FaultCode::AlreadyDone,
+            format!("order {order} was carried out on this machine before"),
+        ));
+    }
+    Ok(())
+}
+
+fn done_in_firmware(roots: &Roots) -> Vec<u8> {
+    if !efi::is_uefi(roots) {
+        return Vec::new();
+    }
+    efi::read(roots, DONE, VENDOR).ok().flatten().map(|v| v.data).unwrap_or_default()
+}
+
+/// In the state directory for this boot, and in the firmware for the next ones.
+fn record_done(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), Fault> {
+    let failed = |e: &dyn std::fmt::Display| {
+        Fault::new(FaultCode::FirmwareVariable, format!("order {order} could not be recorded as done"))
+            .because(e.to_string())
+    };
+    state.put(&done_file(order), hex(order.0.as_bytes()).as_bytes()).map_err(|e| failed(&e))?;
+    if efi::is_uefi(roots) {
+        let mut ids = done_in_firmware(roots);
+        if !ids.chunks_exact(16).any(|id| id == order.0.as_bytes()) {
+            ids.extend_from_slice(order.0.as_bytes());
+            // Firmware has little room; the oldest have expired long ago.
+            let keep = ids.len().saturating_sub(16 * 16);
+            efi::write(roots, DONE, VENDOR, ATTRIBUTES, &ids[keep..]).map_err(|e| failed(&e))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used, reason = "tests")]
+    use super::*;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+    fn machine() -> Machine {
+        Machine {
+            system: SystemVendor { serial_number: "S1".into(), ..SystemVendor::default() },
+            macs: vec!["52:54:00:00:00:01".into()],
+        }
+    }
+
+    fn file(machine: &str, expires: &str) -> String {
+        format!(
+            r#"{{"version":1,"machine":"{machine}","expires":"{expires}","order":"6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d11",
+                "tasks":[{{"task":"wipe","devices":"all_disks","level":"clear"}}]}}"#
+        )
+    }
+
+    #[test]
+    fn a_signed_file_is_for_one_machine_once_and_for_a_while() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = StateDir::open(&dir.path().join("state")).expect("a state directory");
+        let roots = Roots::under(dir.path());
+        let pair = Ed25519KeyPair::generate().expect("a key");
+        let key: [u8; 32] = pair.public_key().as_ref().try_into().expect("32 bytes");
+        let check = |text: &str, signature: &[u8]| {
+            Permitted::by_signature(text.as_bytes(), &hex(signature), &key, &machine(), &state, &roots)
+                .map(|_| ())
+                .map_err(|f| f.code)
+        };
+        let signed = |text: &str| check(text, pair.sign(text.as_bytes()).as_ref());
+        let good = file("S1", "2100-01-01T00:00:00Z");
+        assert_eq!(signed(&good), Ok(()));
+        assert_eq!(check(&good, &[0; 64]), Err(FaultCode::SignatureInvalid));
+        assert_eq!(
+            check(&good.replace("clear", "clear "), pair.sign(good.as_bytes()).as_ref()),
+            Err(FaultCode::SignatureInvalid)
+        );
+        assert_eq!(signed(&file("S2", "2100-01-01T00:00:00Z")), Err(FaultCode::MachineMismatch));
+        assert_eq!(signed(&file("S1", "2001-01-01T00:00:00Z")), Err(FaultCode::OrderExpired));
+        record_done("6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d11".parse().expect("an id"), &state, &roots).expect("recorded");
+        assert_eq!(signed(&good), Err(FaultCode::AlreadyDone));
+    }
+
+    #[test]
+    fn an_armed_line_powers_off_and_names_its_machine() {
+        let line = "SPEEDISO=wipe speediso.arm=S1 speediso.root_device=serial=D1";
+        let config = Config::from_cmdline(line).expect("good");
+        let permitted = Permitted::by_arm(&config, &machine()).expect("armed");
+        assert!(matches!(permitted.tasks.last(), Some(Task::Power(p)) if p.action == PowerAction::PowerOff));
+        let other = Config::from_cmdline(&line.replace("arm=S1", "arm=52:54:00:00:00:02")).expect("good");
+        assert_eq!(Permitted::by_arm(&other, &machine()).expect_err("another").code, FaultCode::MachineMismatch);
+        let install = Config::from_cmdline("SPEEDISO=lininstall speediso.arm=S1").expect("good");
+        assert_eq!(Permitted::by_arm(&install, &machine()).expect_err("no image").code, FaultCode::CmdlineInvalid);
+    }
+
+    #[test]
+    fn by_hand_destruction_needs_the_name() {
+        let parsed = || TaskFile::parse(file("S1", "2100-01-01T00:00:00Z").as_bytes()).expect("good");
+        assert_eq!(
+            Permitted::by_hand(parsed(), None, None, &machine()).expect_err("unarmed").code,
+            FaultCode::NotArmed
+        );
+        assert!(Permitted::by_hand(parsed(), Some("S1"), None, &machine()).is_ok());
+        assert!(Permitted::by_hand(parsed(), Some("S2"), None, &machine()).is_err());
+    }
+}

@@ -1,0 +1,406 @@
+//! The native front door: our own controller, asked over mutual TLS.
+//!
+//! Two loops after admission. One *delivers*: events, progress and signs of life, at least every third of the lease,
+//! whatever the tasks do. The other *works*: asks for the next task, submits it, waits for its end, reports the end.
+//! Both go on for ever; a controller that is away costs pauses, nothing else. What ends them is a newer boot of the same
+//! machine (`epoch-stale`) or a refusal that no repetition changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use speediso_model::api::{
+    Admission, EndAnswer, EndRequest, EnrolAnswer, EnrolRequest, EventsAnswer, EventsRequest, Grant, InventoryReport,
+    Lease, NextAnswer, NextQuery, RenewRequest, StartRequest, path,
+};
+use speediso_model::build::BuildInfo;
+use speediso_model::event::EventKind;
+use speediso_model::fault::{Fault, FaultClass, FaultCode};
+use speediso_model::id::{BootId, Epoch, RunId};
+use speediso_model::inventory::SystemVendor;
+use speediso_model::plan::{Plan, PlanDigest};
+use speediso_model::task::Task;
+use speediso_sys::clock;
+use tokio::sync::watch;
+
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::engine::{Engine, StartGate, Submission};
+use crate::identity::{BootKey, Session};
+use crate::ssh::Ssh;
+use crate::state::StateDir;
+use crate::tls::{self, Purpose, Validity};
+
+/// Longer than this between two deliveries only when nothing happens.
+const DELIVER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(10);
+const BATCH: usize = 100;
+/// Certificates live a day; renewed long before.
+const RENEW_EVERY: Duration = Duration::from_secs(8 * 3600);
+
+/// Who and where the controller is, and who we are.
+#[derive(Debug)]
+pub struct Native {
+    pub controller: String,
+    pub pins: Vec<[u8; 32]>,
+    pub token: Option<String>,
+    pub boot: BootId,
+    pub system: SystemVendor,
+    pub macs: Vec<String>,
+    pub build: BuildInfo,
+    pub address: Option<String>,
+    /// Enrol and report, but take no work.
+    pub only_report: bool,
+}
+
+impl Native {
+    /// Enrols and serves until a fault ends it.
+    ///
+    /// `idle` is called once, when the controller first says that no order is open.
+    ///
+    /// # Errors
+    /// The fault that no repetition changes. The live system stays up.
+    pub async fn serve(self, state: &StateDir, engine: &Engine, ssh: &Ssh, idle: impl FnOnce()) -> Fault {
+        match self.run(state, engine, ssh, idle).await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        }
+    }
+
+    async fn run(
+        self,
+        state: &StateDir,
+        engine: &Engine,
+        ssh: &Ssh,
+        idle: impl FnOnce(),
+    ) -> Result<std::convert::Infallible, Fault> {
+        let key = BootKey::load_or_make(state)?;
+        let session = match Session::load(state) {
+            Some(session) => {
+                tracing::info!("going on as {} (epoch {})", session.name, session.epoch);
+                session
+            }
+            None => {
+                let session = self.enrol(&key).await?;
+                session.store(state)?;
+                tracing::info!("enrolled as {} ({}), epoch {}", session.name, session.node, session.epoch);
+                session
+            }
+        };
+        ssh.add_keys(&session.ssh_keys);
+        let identity = key.identity(&session.certificate)?;
+        let client = Client::new(&self.controller, &self.pins, Some(&identity))?;
+        let (images, _) = tls::client(&self.pins, Some(&identity), Validity::Checked, Purpose::Images)?;
+        engine.set_http(images);
+
+        let inventory = tokio::task::spawn_blocking({
+            let engine = engine.clone();
+            move || engine.inventory()
+        })
+        .await
+        .map_err(|e| Fault::new(FaultCode::Internal, "reading the inventory").because(e.to_string()))?;
+        let report = InventoryReport { epoch: session.epoch, inventory };
+        let _: serde_json::Value = persist(|| client.put(path::INVENTORY, &report)).await?;
+
+        let (current, watched) = watch::channel(client);
+        let deliver = deliver(watched.clone(), engine.clone(), session.epoch);
+        let work = self.work(watched, engine.clone(), session.epoch, idle);
+        let renew = renew(current, &key, &self, session.clone(), state, engine);
+        tokio::select! {
+            fault = deliver => Err(fault),
+            fault = work => Err(fault),
+            fault = renew => Err(fault),
+        }
+    }
+
+    async fn enrol(&self, key: &BootKey) -> Result<Session, Fault> {
+        let client = Client::new(&self.controller, &self.pins, None)?;
+        let mut request = EnrolRequest {
+            token: self.token.clone(),
+            csr: key.request()?,
+            boot_id: self.boot,
+            system: self.system.clone(),
+            macs: self.macs.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            build: self.build.clone(),
+        };
+        let mut backoff = Backoff::default();
+        let mut said = None;
+        loop {
+            match client.post::<EnrolAnswer>(path::ENROL, &request).await {
+                Ok(EnrolAnswer::Admitted(admission)) => return self.admitted(admission),
+                Ok(EnrolAnswer::Pending { code, retry_ms, .. }) => {
+                    backoff.reset();
+                    if said != Some(FaultCode::NotApproved) {
+                        said = Some(FaultCode::NotApproved);
+                        announce_code(&key.code(), &code);
+                    }
+                    // The token, if there was one, has done what it could.
+                    request.token = None;
+                    tokio::time::sleep(Duration::from_millis(retry_ms.clamp(500, 30_000))).await;
+                }
+                Err(fault) if fault.code == FaultCode::ClockWrong => {
+                    tracing::warn!("{fault}; asking the controller for the time");
+                    match client.signed_time().await.and_then(|ms| self.set_clock(ms)) {
+                        Ok(()) => {}
+                        Err(fault) => {
+                            say_once(&mut said, &fault);
+                            tokio::time::sleep(backoff.next()).await;
+                        }
+                    }
+                }
+                Err(fault) if is_final(&fault) => return Err(fault),
+                Err(fault) => {
+                    say_once(&mut said, &fault);
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        }
+    }
+
+    fn admitted(&self, admission: Admission) -> Result<Session, Fault> {
+        if admission.certificate.is_empty() {
+            return Err(Fault::new(FaultCode::ProtocolError, "the controller admitted us without a certificate"));
+        }
+        Ok(Session::of(admission))
+    }
+
+    fn set_clock(&self, unix_ms: i64) -> Result<(), Fault> {
+        let unix_ms = u64::try_from(unix_ms).unwrap_or(0).max(self.build.built * 1000);
+        clock::set(unix_ms)
+            .map_err(|e| Fault::new(FaultCode::ClockWrong, "setting the clock").because(e.to_string()))?;
+        tracing::info!("the clock was set from the controller's signed time");
+        Ok(())
+    }
+
+    async fn work(&self, client: watch::Receiver<Client>, engine: Engine, epoch: Epoch, idle: impl FnOnce()) -> Fault {
+        // What ended before we were restarted, or before its report was taken.
+        for run in engine.runs() {
+            if let Some(result) = run.result
+                && let Err(fault) = end(&client, epoch, run.id, result).await
+            {
+                return fault;
+            }
+        }
+        let mut idle = Some(idle);
+        let mut backoff = Backoff::default();
+        let mut said = None;
+        loop {
+            let asked = client.borrow().clone();
+            match asked.get::<NextAnswer>(path::NEXT, &NextQuery { epoch, wait: 25 }).await {
+                Ok(answer) => {
+                    if said.take().is_some() {
+                        tracing::info!("the controller answers again");
+                    }
+                    backoff.reset();
+                    heed(&engine, &answer.lease);
+                    if answer.idle
+                        && let Some(idle) = idle.take()
+                    {
+                        idle();
+                    }
+                    match answer.grant {
+                        Some(grant) if self.only_report => {
+                            tracing::warn!(
+                                "not taking task {}: the command line names an unknown task",
+                                grant.task.kind()
+                            );
+                            tokio::time::sleep(QUIET).await;
+                        }
+                        Some(grant) => {
+                            if let Err(fault) = carry_out(&client, &engine, epoch, grant).await {
+                                return fault;
+                            }
+                        }
+                        None => {}
+                    }
+                }
+                Err(fault) if is_final(&fault) => return fault,
+                Err(fault) => {
+                    say_once(&mut said, &fault);
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        }
+    }
+}
+
+async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epoch, grant: Grant) -> Result<(), Fault> {
+    let run = grant.run;
+    tracing::info!("order {}: task {} of {}, {}", grant.order, grant.index + 1, grant.of, grant.task.kind());
+    let gate = Arc::new(Recorded { client: client.clone(), epoch });
+    let is_inventory = matches!(grant.task, Task::Inventory(_));
+    match engine.submit(Submission { run, task: grant.task, dry_run: grant.dry_run, gate }) {
+        Ok(()) => {}
+        // Granted twice: the first one counts.
+        Err(fault) if fault.code == FaultCode::AlreadyDone => {}
+        Err(fault) => {
+            let result = speediso_model::outcome::TaskResult::failed(
+                "submit",
+                speediso_model::outcome::Outcome::FailedUnchanged,
+                fault,
+            );
+            return end(client, epoch, run, result).await;
+        }
+    }
+    let result = engine.ended(run).await?;
+    if is_inventory
+        && let Some(output) = &result.output
+        && let Ok(inventory) = serde_json::from_value(output.clone())
+    {
+        let report = InventoryReport { epoch, inventory };
+        let asked = client.borrow().clone();
+        let _: serde_json::Value = persist(|| asked.put(path::INVENTORY, &report)).await?;
+    }
+    end(client, epoch, run, result).await
+}
+
+async fn end(
+    client: &watch::Receiver<Client>,
+    epoch: Epoch,
+    run: RunId,
+    result: speediso_model::outcome::TaskResult,
+) -> Result<(), Fault> {
+    let request = EndRequest { epoch, result };
+    let path = path::END.replace("{run}", &run.to_string());
+    let asked = client.borrow().clone();
+    let answer: EndAnswer = persist(|| asked.post(&path, &request)).await?;
+    if answer.late {
+        tracing::warn!("the result of run {run} came too late: a newer boot has taken over");
+    }
+    Ok(())
+}
+
+/// The controller stores the start before it answers; only then may anything be changed.
+struct Recorded {
+    client: watch::Receiver<Client>,
+    epoch: Epoch,
+}
+
+#[async_trait]
+impl StartGate for Recorded {
+    async fn permit(&self, run: RunId, plan: &Plan, digest: &PlanDigest) -> Result<(), Fault> {
+        let request = StartRequest { epoch: self.epoch, plan: plan.clone(), digest: digest.clone() };
+        let path = path::START.replace("{run}", &run.to_string());
+        let client = self.client.borrow().clone();
+        // Asking again is safe: the controller answers the same for the same run and digest. Without an answer nothing
+        // is begun, however long it takes.
+        let _: Lease = persist(|| client.post(&path, &request)).await?;
+        Ok(())
+    }
+}
+
+async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch) -> Fault {
+    let mut changes = engine.changes();
+    let mut backoff = Backoff::default();
+    loop {
+        changes.mark_unchanged();
+        let request = EventsRequest { epoch, events: engine.unacknowledged(BATCH), progress: engine.progress() };
+        let more = request.events.len() == BATCH;
+        let asked = client.borrow().clone();
+        match asked.post::<EventsAnswer>(path::EVENTS, &request).await {
+            Ok(answer) => {
+                backoff.reset();
+                if !request.events.is_empty() {
+                    engine.acknowledge(answer.acknowledged);
+                    changes.mark_unchanged();
+                }
+                heed(&engine, &answer.lease);
+                if !more {
+                    tokio::time::sleep(DELIVER_AT_MOST_EVERY).await;
+                    // Quiet times end with the next event, or with the next sign of life.
+                    let _ = tokio::time::timeout(QUIET, changes.changed()).await;
+                }
+            }
+            Err(fault) if is_final(&fault) => return fault,
+            // Said by the loop that asks for work; here it would be said twice.
+            Err(_) => tokio::time::sleep(backoff.next()).await,
+        }
+    }
+}
+
+async fn renew(
+    current: watch::Sender<Client>,
+    key: &BootKey,
+    native: &Native,
+    mut session: Session,
+    state: &StateDir,
+    engine: &Engine,
+) -> Fault {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        let renewed = async {
+            let request = RenewRequest { csr: key.request()?, epoch: session.epoch };
+            let client = current.borrow().clone();
+            let admission: Admission = persist(|| client.post(path::RENEW, &request)).await?;
+            session.certificate = admission.certificate;
+            session.store(state)?;
+            let identity = key.identity(&session.certificate)?;
+            let (images, _) = tls::client(&native.pins, Some(&identity), Validity::Checked, Purpose::Images)?;
+            engine.set_http(images);
+            current.send_replace(Client::new(&native.controller, &native.pins, Some(&identity))?);
+            Ok::<(), Fault>(())
+        };
+        if let Err(fault) = renewed.await {
+            return fault;
+        }
+    }
+}
+
+/// Repeats a request until it is answered with anything but "not now".
+async fn persist<T, F>(request: impl Fn() -> F) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut backoff = Backoff::default();
+    loop {
+        match request().await {
+            Err(fault) if fault.is_transient() => {
+                if backoff.tries() == 0 {
+                    tracing::warn!("{fault}; trying on");
+                }
+                tokio::time::sleep(backoff.next()).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn heed(engine: &Engine, lease: &Lease) {
+    for run in &lease.cancel {
+        engine.cancel(*run);
+    }
+}
+
+/// Whether repeating the request cannot help.
+fn is_final(fault: &Fault) -> bool {
+    match fault.code {
+        FaultCode::EpochStale | FaultCode::TokenRefused | FaultCode::IdentityClash => true,
+        // A CA that is being replaced, or a neighbour in between: either may pass, and trying costs nothing.
+        FaultCode::TlsPinMismatch => false,
+        _ => fault.class == FaultClass::Refused && fault.code != FaultCode::NotApproved,
+    }
+}
+
+fn say_once(said: &mut Option<FaultCode>, fault: &Fault) {
+    if said.replace(fault.code) != Some(fault.code) {
+        tracing::error!("{fault}");
+        tracing::error!("what to do: {}; trying on", fault.advice);
+    }
+}
+
+fn announce_code(ours: &str, theirs: &str) {
+    tracing::warn!("this machine waits to be approved");
+    tracing::warn!("");
+    tracing::warn!("    CODE  {ours}");
+    tracing::warn!("");
+    tracing::warn!("what to do: speediso approve MACHINE --code {ours}");
+    if ours != theirs {
+        tracing::error!("the controller computes another code ({theirs}): do not approve");
+    }
+}
+
+/// Reports trouble that concerns no run, wherever it can.
+pub(crate) fn trouble(engine: &Engine, fault: Fault) {
+    engine.tell(None, EventKind::Trouble { fault });
+}

@@ -1,0 +1,490 @@
+//! The task engine: what every front door works with, and the only thing that runs tasks.
+//!
+//! A door never touches a device. It may ask what the engine can do ([`Engine::capabilities`]), have short things
+//! answered at once ([`Engine::plan`], [`Engine::inventory`]), submit tasks ([`Engine::submit`]), read every run of
+//! this boot in order ([`Engine::runs`]), and take events ([`Engine::unacknowledged`]). A run is registered before any
+//! work begins, so that a door that pushes commands (as Ironic's conductor does) finds it in the list whatever happens
+//! to its own connection.
+//!
+//! Before the first change a task's plan and digest go through the door's [`StartGate`]. Whatever the gate answers is
+//! journalled before anything is done.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use speediso_model::build::BuildInfo;
+use speediso_model::event::{Event, EventBuffer, EventKind, Progress};
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::id::RunId;
+use speediso_model::inventory::Inventory;
+use speediso_model::outcome::{Changed, Outcome, TaskResult};
+use speediso_model::plan::{Plan, PlanDigest};
+use speediso_model::task::{OnInterrupt, PowerAction, Task};
+use speediso_sys::clock;
+use speediso_sys::disks::DiskScope;
+use speediso_sys::roots::Roots;
+use speediso_tasks::ctx::{Cancel, ProgressUpdate, Reporter, TaskCtx};
+use tokio::sync::watch;
+
+use crate::journal::Journal;
+use crate::state::StateDir;
+
+/// How long the last reports may take before a reboot goes on without them.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// Whoever gave the order permits the start, or does not.
+#[async_trait]
+pub trait StartGate: Send + Sync {
+    /// Asked once per run, before the first change. Returning `Ok` means that the start is on record.
+    async fn permit(&self, run: RunId, plan: &Plan, digest: &PlanDigest) -> Result<(), Fault>;
+}
+
+/// What a run is to do.
+pub struct Submission {
+    pub run: RunId,
+    pub task: Task,
+    /// Make the plan, change nothing.
+    pub dry_run: bool,
+    pub gate: Arc<dyn StartGate>,
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submission").field("run", &self.run).field("task", &self.task.kind()).finish_non_exhaustive()
+    }
+}
+
+/// One run of this boot.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub id: RunId,
+    pub task: Task,
+    pub started: bool,
+    /// Present once it has ended.
+    pub result: Option<TaskResult>,
+}
+
+/// A kind of task that this build carries out.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Capability {
+    pub task: &'static str,
+    pub destructive: bool,
+    pub on_interrupt: OnInterrupt,
+    /// JSON Schema of its parameters.
+    pub schema: serde_json::Value,
+}
+
+/// What the engine's tasks are given.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub roots: Roots,
+    pub scope: DiskScope,
+    pub http: reqwest::Client,
+    pub probe: Option<PathBuf>,
+    pub boot_mac: Option<String>,
+    pub build: BuildInfo,
+}
+
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    surroundings: Mutex<Surroundings>,
+    runtime: tokio::runtime::Handle,
+    state: Mutex<State>,
+    /// Counts changes; doors wait for it.
+    changes: watch::Sender<u64>,
+    /// How often the agent died before, in this boot.
+    restarts: u32,
+}
+
+struct State {
+    journal: Journal,
+    events: EventBuffer,
+    runs: Vec<Run>,
+    cancels: BTreeMap<RunId, Cancel>,
+    progress: BTreeMap<(RunId, Option<String>), Progress>,
+}
+
+impl Engine {
+    /// Takes up where the journal ends.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written: without it nothing destructive may be done.
+    pub fn start(state: &StateDir, surroundings: Surroundings) -> Result<Self, Fault> {
+        let (journal, events) = Journal::open(&state.file("journal.jsonl"))
+            .map_err(|e| Fault::new(FaultCode::Io, "opening the journal").because(e.to_string()))?;
+        let restarts = events.iter().filter(|e| matches!(e.kind, EventKind::AgentStarted { .. })).count();
+        let mut buffer = EventBuffer::default();
+        let mut runs: Vec<Run> = Vec::new();
+        for event in events {
+            if let Some(id) = event.run {
+                note(&mut runs, id, &event.kind);
+            }
+            buffer.restore(event);
+        }
+        let open: Vec<(RunId, Task, bool)> =
+            runs.iter().filter(|r| r.result.is_none()).map(|r| (r.id, r.task.clone(), r.started)).collect();
+        let engine = Self {
+            inner: Arc::new(Inner {
+                surroundings: Mutex::new(surroundings),
+                runtime: tokio::runtime::Handle::current(),
+                state: Mutex::new(State {
+                    journal,
+                    events: buffer,
+                    runs,
+                    cancels: BTreeMap::new(),
+                    progress: BTreeMap::new(),
+                }),
+                changes: watch::Sender::new(0),
+                restarts: u32::try_from(restarts).unwrap_or(u32::MAX),
+            }),
+        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        engine.tell(None, EventKind::AgentStarted { version, restarts: engine.inner.restarts });
+        for (run, task, started) in open {
+            engine.tell(Some(run), EventKind::Ended { result: died(&task, started) });
+        }
+        Ok(engine)
+    }
+
+    /// How often the agent died before in this boot.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.inner.restarts
+    }
+
+    /// After enrolment images are fetched with the session's certificate.
+    pub fn set_http(&self, http: reqwest::Client) {
+        self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).http = http;
+    }
+
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<Capability> {
+        capabilities()
+    }
+
+    /// What a task would do here now.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub fn plan(&self, task: &Task) -> Result<Plan, Fault> {
+        speediso_tasks::plan(task, &self.context(RunId::random(), Cancel::default()))
+    }
+
+    /// Reads the machine; takes a second or two.
+    #[must_use]
+    pub fn inventory(&self) -> Inventory {
+        speediso_tasks::collect_inventory(&self.context(RunId::random(), Cancel::default()))
+    }
+
+    /// Every run of this boot, oldest first.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Run> {
+        self.state().runs.clone()
+    }
+
+    /// Registers a run and begins it.
+    ///
+    /// # Errors
+    /// When the task is invalid, the run is known already, or another task is still going on.
+    pub fn submit(&self, submission: Submission) -> Result<(), Fault> {
+        submission.task.validate()?;
+        let cancel = Cancel::default();
+        {
+            let mut state = self.state();
+            if state.runs.iter().any(|r| r.id == submission.run) {
+                return Err(Fault::new(FaultCode::AlreadyDone, format!("run {} is known already", submission.run)));
+            }
+            if let Some(busy) = state.runs.iter().find(|r| r.result.is_none()) {
+                return Err(Fault::new(
+                    FaultCode::Internal,
+                    format!("{} is still going on as run {}", busy.task.kind(), busy.id),
+                ));
+            }
+            state.cancels.insert(submission.run, cancel.clone());
+        }
+        self.tell(Some(submission.run), EventKind::Registered { task: submission.task.clone() });
+        let engine = self.clone();
+        std::thread::Builder::new()
+            .name(format!("task-{}", submission.task.kind()))
+            .spawn(move || {
+                let run = submission.run;
+                let kind = submission.task.kind();
+                let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, cancel)))
+                    .unwrap_or_else(|panic| panicked(kind, panic.as_ref()));
+                engine.tell(Some(run), EventKind::Ended { result });
+            })
+            .map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
+        Ok(())
+    }
+
+    /// Asks a run to stop at its next safe point.
+    pub fn cancel(&self, run: RunId) {
+        if let Some(cancel) = self.state().cancels.get(&run) {
+            cancel.cancel();
+        }
+    }
+
+    /// Waits for the end of a run.
+    ///
+    /// # Errors
+    /// When the run is not known.
+    pub async fn ended(&self, run: RunId) -> Result<TaskResult, Fault> {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            match self.state().runs.iter().find(|r| r.id == run).map(|r| r.result.clone()) {
+                Some(Some(result)) => return Ok(result),
+                Some(None) => {}
+                None => return Err(Fault::new(FaultCode::Internal, format!("run {run} is not known"))),
+            }
+            // The sender lives as long as the engine.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Changes whenever there is something new to tell.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// The oldest events that nobody has acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self, limit: usize) -> Vec<Event> {
+        self.state().events.batch(limit)
+    }
+
+    /// Everything up to and with this number is stored elsewhere.
+    pub fn acknowledge(&self, seq: u64) {
+        self.state().events.acknowledge(seq);
+        self.inner.changes.send_modify(|n| *n += 1);
+    }
+
+    /// The latest of every run and device that is going on.
+    #[must_use]
+    pub fn progress(&self) -> Vec<Progress> {
+        self.state().progress.values().cloned().collect()
+    }
+
+    /// Journals an event, keeps it for the doors, and writes it to the consoles.
+    pub fn tell(&self, run: Option<RunId>, kind: EventKind) {
+        let mut state = self.state();
+        if let Some(id) = run {
+            note(&mut state.runs, id, &kind);
+            if matches!(kind, EventKind::Ended { .. }) {
+                state.cancels.remove(&id);
+                state.progress.retain(|(r, _), _| *r != id);
+            }
+        }
+        say(&kind);
+        let event = state.events.push(run, clock::uptime_ms(), kind);
+        if let Err(error) = state.journal.append(&event) {
+            tracing::error!("the journal cannot be written, proceeding: {error}");
+        }
+        drop(state);
+        self.inner.changes.send_modify(|n| *n += 1);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held left whole values behind: every change is one assignment or push.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn context(&self, run: RunId, cancel: Cancel) -> TaskCtx {
+        let surroundings = self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        TaskCtx {
+            roots: surroundings.roots,
+            scope: surroundings.scope,
+            reporter: Arc::new(RunReporter { engine: self.clone(), run }),
+            cancel,
+            http: surroundings.http,
+            runtime: self.inner.runtime.clone(),
+            probe: surroundings.probe,
+            boot_mac: surroundings.boot_mac,
+            build: surroundings.build,
+        }
+    }
+
+    fn carry_out(&self, submission: &Submission, cancel: Cancel) -> TaskResult {
+        let Submission { run, task, dry_run, gate } = submission;
+        let kind = task.kind();
+        let unchanged = |fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault);
+        let ctx = self.context(*run, cancel.clone());
+        let plan = match speediso_tasks::plan(task, &ctx) {
+            Ok(plan) => plan,
+            Err(fault) => return unchanged(fault),
+        };
+        let digest = plan.digest();
+        self.tell(Some(*run), EventKind::Planned { plan: plan.clone(), digest: digest.clone() });
+        if *dry_run {
+            return TaskResult::verified(kind, "dry run: the plan was made, nothing was changed", Changed::AlreadySo);
+        }
+        if let Err(fault) = cancel.check() {
+            return unchanged(fault);
+        }
+        if task.needs_permission()
+            && let Err(fault) = self.inner.runtime.block_on(gate.permit(*run, &plan, &digest))
+        {
+            return unchanged(fault);
+        }
+        // On record before the first change: should we die now, the truth is that it may have begun.
+        self.tell(Some(*run), EventKind::Started { digest: digest.clone() });
+        match task {
+            Task::Power(power) => self.last_words(*run, power.action),
+            _ => speediso_tasks::execute(task, &digest, &ctx),
+        }
+    }
+
+    /// Delivers what there is to tell, then goes. Returns only if the kernel declines.
+    fn last_words(&self, run: RunId, action: PowerAction) -> TaskResult {
+        let step = match action {
+            PowerAction::Reboot => "reboot",
+            PowerAction::PowerOff => "power off",
+        };
+        self.tell(Some(run), EventKind::StepBegan { step: step.into() });
+        let delivered = self.inner.runtime.block_on(async {
+            let mut changes = self.inner.changes.subscribe();
+            tokio::time::timeout(LAST_WORDS, async {
+                while !self.state().events.is_empty() {
+                    let _ = changes.changed().await;
+                }
+            })
+            .await
+        });
+        if delivered.is_err() {
+            tracing::warn!("not everything could be told in time; proceeding with {step}");
+        }
+        let Err(fault) = speediso_tasks::perform_power(action);
+        TaskResult::failed(step, Outcome::FailedUnchanged, fault)
+    }
+}
+
+/// The tasks of this build.
+#[must_use]
+pub fn capabilities() -> Vec<Capability> {
+    use speediso_model::task as t;
+    fn schema<T: schemars::JsonSchema>() -> serde_json::Value {
+        schemars::schema_for!(T).to_value()
+    }
+    let capability = |task, destructive, on_interrupt, schema| Capability { task, destructive, on_interrupt, schema };
+    vec![
+        capability("inventory", false, OnInterrupt::Safe, schema::<t::InventoryTask>()),
+        capability("wipe", true, OnInterrupt::Safe, schema::<t::WipeTask>()),
+        capability("partition", true, OnInterrupt::Reconcile, schema::<t::PartitionTask>()),
+        capability("write_image", true, OnInterrupt::Safe, schema::<t::WriteImageTask>()),
+        capability("config_drive", true, OnInterrupt::Reconcile, schema::<t::ConfigDriveTask>()),
+        capability("boot_entry", false, OnInterrupt::Reconcile, schema::<t::BootEntryTask>()),
+        capability("power", false, OnInterrupt::Never, schema::<t::PowerTask>()),
+    ]
+}
+
+fn note(runs: &mut Vec<Run>, id: RunId, kind: &EventKind) {
+    match kind {
+        EventKind::Registered { task } => runs.push(Run { id, task: task.clone(), started: false, result: None }),
+        EventKind::Started { .. } => {
+            if let Some(run) = runs.iter_mut().find(|r| r.id == id) {
+                run.started = true;
+            }
+        }
+        EventKind::Ended { result } => {
+            if let Some(run) = runs.iter_mut().find(|r| r.id == id) {
+                run.result.get_or_insert_with(|| result.clone());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The truth about a run whose agent died.
+fn died(task: &Task, started: bool) -> TaskResult {
+    let (outcome, message) = if started {
+        (Outcome::Unknown, format!("the agent ended in the middle of {}", task.kind()))
+    } else {
+        (Outcome::FailedUnchanged, format!("the agent ended before {} began", task.kind()))
+    };
+    TaskResult::failed(task.kind(), outcome, Fault::new(FaultCode::AgentDied, message))
+}
+
+fn panicked(kind: &str, panic: &(dyn std::any::Any + Send)) -> TaskResult {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into());
+    TaskResult::failed(kind, Outcome::Unknown, Fault::new(FaultCode::Internal, format!("{kind} panicked: {text}")))
+}
+
+/// One line on the consoles for each event.
+fn say(kind: &EventKind) {
+    match kind {
+        EventKind::AgentStarted { version, restarts: 0 } => tracing::info!("speediso-agent {version} is up"),
+        EventKind::AgentStarted { version, restarts } => {
+            tracing::warn!("speediso-agent {version} is up again, after it died {restarts} times in this boot");
+        }
+        EventKind::Registered { task } => tracing::info!("task {}", task.kind()),
+        EventKind::Planned { plan, .. } => plan.to_string().lines().for_each(|line| tracing::info!("{line}")),
+        EventKind::Started { digest } => tracing::info!("permitted to start (plan {digest})"),
+        EventKind::StepBegan { step } => tracing::info!("{step} ..."),
+        EventKind::StepEnded { step, detail } => tracing::info!("{step}: {detail}"),
+        EventKind::Notice { text } => tracing::warn!("{text}"),
+        EventKind::Ended { result } => match &result.fault {
+            None => tracing::info!("{}: {}", result.outcome.name(), result.used),
+            Some(fault) => {
+                tracing::error!("{} ({}): {fault}", result.outcome.name(), result.outcome.meaning());
+                tracing::error!("what to do: {}", fault.advice);
+            }
+        },
+        EventKind::Trouble { fault } => {
+            tracing::error!("{fault}");
+            tracing::error!("what to do: {}", fault.advice);
+        }
+        EventKind::Unknown => {}
+    }
+}
+
+struct RunReporter {
+    engine: Engine,
+    run: RunId,
+}
+
+impl Reporter for RunReporter {
+    fn step_began(&self, step: &str) {
+        self.engine.tell(Some(self.run), EventKind::StepBegan { step: step.into() });
+    }
+
+    fn step_ended(&self, step: &str, detail: &str) {
+        self.engine.tell(Some(self.run), EventKind::StepEnded { step: step.into(), detail: detail.into() });
+    }
+
+    fn notice(&self, text: &str) {
+        self.engine.tell(Some(self.run), EventKind::Notice { text: text.into() });
+    }
+
+    fn progress(&self, update: ProgressUpdate) {
+        let progress = Progress {
+            run: self.run,
+            stage: update.stage.into(),
+            current: update.current,
+            total: update.total,
+            unit: update.unit.into(),
+            rate: update.rate,
+            device: update.device.clone(),
+            uptime_ms: clock::uptime_ms(),
+        };
+        self.engine.state().progress.insert((self.run, update.device), progress);
+        self.engine.inner.changes.send_modify(|n| *n += 1);
+    }
+}

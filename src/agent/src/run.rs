@@ -1,0 +1,221 @@
+//! `speediso-agent run`: the local door on any machine, for people and for tests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use speediso_model::fault::{Fault, FaultClass, FaultCode};
+use speediso_model::inventory::Inventory;
+use speediso_model::outcome::{Outcome, TaskResult};
+use speediso_model::taskfile::TaskFile;
+use speediso_sys::disks::DiskScope;
+use speediso_sys::roots::Roots;
+use speediso_sys::{dmi, nics};
+
+use crate::doors::local::{Machine, Permitted};
+use crate::engine::{Engine, Surroundings};
+use crate::state::StateDir;
+use crate::tls::{self, Purpose, Validity};
+use crate::{build, console};
+
+/// Exit status: 0 verified, 1 failed and nothing changed, 2 failed and changed, 3 unknown, 64 bad input, 77 refused.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Task file (JSON)
+    #[arg(long, value_name = "FILE")]
+    tasks: PathBuf,
+    /// Make and print the plans, change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// DESTROYS DATA as the task file says: this machine's serial number, UUID or a MAC address
+    #[arg(long, value_name = "NAME")]
+    arm: Option<String>,
+    /// Public key (64 hex digits) of the task file's signature (FILE.sig)
+    #[arg(long, value_name = "HEX", conflicts_with = "arm")]
+    tasks_key: Option<String>,
+    /// Refuse unless a destructive task's plan has this digest, as --dry-run printed it
+    #[arg(long, value_name = "DIGEST")]
+    expect_plan: Option<String>,
+    /// SHA-256 of a CA certificate (sha256:HEX) for images over https; may be repeated
+    #[arg(long, value_name = "PIN")]
+    ca: Vec<String>,
+    /// Loop devices count as disks
+    #[arg(long)]
+    allow_loop: bool,
+    /// Print results as JSON, one line each
+    #[arg(long)]
+    json: bool,
+    /// Where journal and lock are kept
+    #[arg(long, value_name = "DIR", default_value = "/run/speediso")]
+    state_dir: PathBuf,
+    /// More log
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Carries it out and returns the exit status.
+pub async fn run(args: RunArgs) -> u8 {
+    console::log_to_stderr(args.debug);
+    let json = args.json;
+    match carry_out(args).await {
+        Ok(results) => {
+            let worst = results.iter().map(|r| r.outcome).max().unwrap_or(Outcome::FailedUnchanged);
+            for result in &results {
+                print(result, json);
+            }
+            let fault = results.iter().find_map(|r| r.fault.as_ref());
+            match worst {
+                Outcome::Verified => 0,
+                Outcome::FailedUnchanged => fault.map_or(1, exit_code),
+                Outcome::FailedChanged => 2,
+                Outcome::Unknown => 3,
+            }
+        }
+        Err(fault) => {
+            if json {
+                println!("{}", serde_json::json!({"error": fault}));
+            }
+            eprintln!("speediso-agent: {fault}\n  do: {}", fault.advice);
+            exit_code(&fault)
+        }
+    }
+}
+
+fn exit_code(fault: &Fault) -> u8 {
+    match (fault.code, fault.class) {
+        (FaultCode::TaskInvalid | FaultCode::CmdlineInvalid | FaultCode::Unsupported, _) => 64,
+        (_, FaultClass::Refused) => 77,
+        _ => 1,
+    }
+}
+
+fn print(result: &TaskResult, json: bool) {
+    if json {
+        match serde_json::to_string(result) {
+            Ok(text) => println!("{text}"),
+            Err(error) => eprintln!("speediso-agent: {error}"),
+        }
+        return;
+    }
+    println!("{}: {}", result.outcome.name(), result.used);
+    for device in &result.devices {
+        println!("  {} [{}]: {} {}", device.seen_as, device.identity, device.outcome.name(), device.facts);
+    }
+    if let Some(fault) = &result.fault {
+        println!("  {fault}\n  {}\n  do: {}", result.outcome.meaning(), fault.advice);
+    }
+}
+
+async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
+    let bad = |what: String| Fault::new(FaultCode::CmdlineInvalid, what);
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|e| bad(format!("reading {}", path.display())).because(e.to_string()))
+    };
+    let bytes = read(&args.tasks)?;
+    let roots = Roots::live();
+    let state = StateDir::open(&args.state_dir)?;
+    let machine = this_machine(&roots);
+    let permitted = if args.dry_run {
+        let file = TaskFile::parse(&bytes)?;
+        machine.must_be(&file.machine)?;
+        Permitted::to_look_at(file.tasks)
+    } else if let Some(key) = &args.tasks_key {
+        let key: speediso_model::image::ImageDigest =
+            format!("sha256:{key}").parse().map_err(|_| bad("--tasks-key has 64 hex digits".into()))?;
+        let mut name = args.tasks.as_os_str().to_owned();
+        name.push(".sig");
+        let signature = String::from_utf8_lossy(&read(std::path::Path::new(&name))?).into_owned();
+        Permitted::by_signature(&bytes, &signature, key.as_sha256(), &machine, &state, &roots)?
+    } else {
+        let file = TaskFile::parse(&bytes)?;
+        Permitted::by_hand(file, args.arm.as_deref(), args.expect_plan.clone(), &machine)?
+    };
+    let mut pins = Vec::new();
+    for pin in &args.ca {
+        let pin: speediso_model::image::ImageDigest = pin.parse().map_err(|_| bad(format!("--ca {pin}")))?;
+        pins.push(*pin.as_sha256());
+    }
+    let (http, _) = tls::client(&pins, None, Validity::Checked, Purpose::Images)?;
+    let surroundings = Surroundings {
+        roots: roots.clone(),
+        scope: DiskScope { loops: args.allow_loop },
+        http,
+        probe: std::env::current_exe().ok(),
+        boot_mac: None,
+        build: build::read(),
+    };
+    let engine = Engine::start(&state, surroundings)?;
+    let shown = tokio::spawn(console::show_progress(engine.clone()));
+    let results = permitted.run(&engine, &state, &roots, args.dry_run).await;
+    shown.abort();
+    // The consoles' last lines come from other threads.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    Ok(results)
+}
+
+/// This machine by the names orders use.
+#[must_use]
+pub fn this_machine(roots: &Roots) -> Machine {
+    let (system, _) = dmi::read(roots);
+    let interfaces = nics::read(roots).unwrap_or_default();
+    Machine { system, macs: Inventory { interfaces, ..Inventory::default() }.macs() }
+}
+
+/// What this machine has, without any state directory: works for everybody, with less for those who are not root.
+///
+/// # Errors
+/// When no HTTP client can be made, which the inventory does not need but a task's surroundings name.
+pub fn inventory() -> Result<Inventory, Fault> {
+    let (http, _) = tls::client(&[], None, Validity::Checked, Purpose::Images)?;
+    let ctx = speediso_tasks::TaskCtx {
+        roots: Roots::live(),
+        scope: DiskScope::default(),
+        reporter: std::sync::Arc::new(Silent),
+        cancel: speediso_tasks::ctx::Cancel::default(),
+        http,
+        runtime: tokio::runtime::Handle::current(),
+        probe: std::env::current_exe().ok(),
+        boot_mac: None,
+        build: build::read(),
+    };
+    Ok(speediso_tasks::collect_inventory(&ctx))
+}
+
+struct Silent;
+
+impl speediso_tasks::ctx::Reporter for Silent {
+    fn step_began(&self, _: &str) {}
+    fn step_ended(&self, _: &str, _: &str) {}
+    fn notice(&self, _: &str) {}
+    fn progress(&self, _: speediso_tasks::ctx::ProgressUpdate) {}
+}
+
+/// For people.
+#[must_use]
+pub fn describe(inventory: &Inventory) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    let system = &inventory.system_vendor;
+    let _ = writeln!(
+        text,
+        "system   {} {}, serial {}, uuid {}",
+        system.manufacturer,
+        system.product_name,
+        system.serial_number,
+        system.uuid.as_deref().unwrap_or("none")
+    );
+    let _ = writeln!(text, "boot     {}", inventory.boot.current_boot_mode);
+    let _ = writeln!(text, "cpu      {} x {}", inventory.cpu.count, inventory.cpu.model_name);
+    let _ = writeln!(text, "memory   {}", inventory.memory.total);
+    for disk in &inventory.disks {
+        let _ = writeln!(text, "disk     {} {}", speediso_model::hints::describe(disk), disk.signatures.join(", "));
+    }
+    for nic in &inventory.interfaces {
+        let _ =
+            writeln!(text, "nic      {} {} {}", nic.name, nic.mac_address, nic.ipv4_address.as_deref().unwrap_or("-"));
+    }
+    for unread in &inventory.unread {
+        let _ = writeln!(text, "unread   {unread}");
+    }
+    text
+}

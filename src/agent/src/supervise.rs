@@ -1,0 +1,77 @@
+//! The parent of the agent: restarts it when it dies, and stops when that does not help.
+//!
+//! It never exits by itself and knows nothing of tasks. The agent takes up its journal when it comes back. After five
+//! deaths in a minute the machine stays as it is, reachable, with a plain statement of what happened.
+
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+const DEATHS: usize = 5;
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// When to give up.
+#[derive(Debug, Default)]
+struct CrashLoop {
+    deaths: Vec<Instant>,
+}
+
+impl CrashLoop {
+    /// Whether this death is one too many.
+    fn died(&mut self, now: Instant) -> bool {
+        self.deaths.retain(|at| now.duration_since(*at) < WITHIN);
+        self.deaths.push(now);
+        self.deaths.len() >= DEATHS
+    }
+}
+
+/// Runs `speediso-agent boot` for ever.
+pub fn run() -> ! {
+    // The last to be ended when memory runs out: without it nothing is told to anybody.
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-900") {
+        tracing::debug!("oom_score_adj: {error}");
+    }
+    let mut crashes = CrashLoop::default();
+    loop {
+        let ended = std::env::current_exe().and_then(|exe| Command::new(exe).arg("boot").status());
+        tracing::error!("the agent ended: {}", describe(&ended));
+        if crashes.died(Instant::now()) {
+            give_up(&ended);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn describe(ended: &std::io::Result<ExitStatus>) -> String {
+    match ended {
+        Ok(status) => status.to_string(),
+        Err(error) => format!("it could not be started: {error}"),
+    }
+}
+
+fn give_up(ended: &std::io::Result<ExitStatus>) -> ! {
+    tracing::error!(
+        "the agent died {DEATHS} times within {} s, the last time by {}",
+        WITHIN.as_secs(),
+        describe(ended)
+    );
+    tracing::error!("nothing is restarted any more; no task is running; disks are as the last messages say");
+    tracing::error!("what to do: look at /run/speediso/journal.jsonl and dmesg here, then reboot");
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_deaths_in_a_minute_are_enough() {
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let mut quick = CrashLoop::default();
+        assert_eq!((0..5).map(|s| quick.died(at(s))).collect::<Vec<_>>(), [false, false, false, false, true]);
+        let mut slow = CrashLoop::default();
+        assert!((0..20).all(|i| !slow.died(at(i * 20))));
+    }
+}
