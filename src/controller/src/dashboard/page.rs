@@ -220,7 +220,8 @@ fn order_table(order: &Order) -> Markup {
 }
 
 fn bar(progress: &Progress) -> Markup {
-    let amount = |n: u64| if progress.unit == "bytes" { Bytes(n).to_string() } else { format!("{n} {}", progress.unit) };
+    let amount =
+        |n: u64| if progress.unit == "bytes" { Bytes(n).to_string() } else { format!("{n} {}", progress.unit) };
     html! {
         div.progress {
             (progress.stage) " " (progress.device.as_deref().unwrap_or_default()) " "

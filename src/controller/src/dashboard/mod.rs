@@ -1,0 +1,117 @@
+//! The pages for people: rendered here, refreshed in place, without anything from elsewhere.
+//!
+//! A browser logs in once with the operators' token and gets a cookie: an expiry and an HMAC over it, under a key that
+//! is derived from the token's hash. So every replica knows it, and a new operators' token ends all of them.
+
+mod page;
+mod session;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Form, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use speediso_model::id::NodeId;
+
+use crate::http::{ApiError, AppState};
+
+/// How much of a machine's history a page shows.
+const EVENTS: u32 = 100;
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// `/login` and the two files are for everyone; the rest is behind the cookie.
+pub(crate) fn routes(state: &AppState) -> Router<AppState> {
+    Router::new()
+        .route("/", get(machines))
+        .route("/fragments/machines", get(machines_fragment))
+        .route("/machines/{node}", get(machine))
+        .route("/fragments/machines/{node}", get(machine_fragment))
+        .layer(from_fn_with_state(state.clone(), logged_in))
+        .route("/login", get(login_page).post(login).layer(DefaultBodyLimit::max(4096)))
+        .route("/dashboard/style.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], page::STYLE) }))
+        .route("/dashboard/live.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], page::SCRIPT) }))
+        .layer(from_fn(policy))
+}
+
+async fn policy(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+async fn logged_in(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    if session::is_valid(&app.operator, request.headers(), unix_seconds()) {
+        return next.run(request).await;
+    }
+    // A fragment is fetched by the script, which would put a login form into the page.
+    if request.uri().path().starts_with("/fragments/") {
+        return ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            speediso_model::fault::FaultCode::TokenRefused,
+            "log in again: the session ended",
+        )
+        .into_response();
+    }
+    Redirect::to("/login").into_response()
+}
+
+fn unix_seconds() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+async fn login_page() -> Html<String> {
+    Html(page::login(false).into_string())
+}
+
+#[derive(Deserialize)]
+struct Login {
+    token: String,
+}
+
+async fn login(State(app): State<AppState>, headers: HeaderMap, Form(form): Form<Login>) -> Response {
+    // A form on another site must not log anybody in here.
+    let elsewhere = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    if elsewhere || !app.operator.is(form.token.trim()) {
+        return (StatusCode::FORBIDDEN, Html(page::login(true).into_string())).into_response();
+    }
+    let cookie = session::cookie(&app.operator, unix_seconds());
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+}
+
+async fn machines(State(app): State<AppState>) -> Result<Html<String>, ApiError> {
+    let (nodes, alerts) = (app.service.node_views().await?, app.service.alerts().await?);
+    Ok(Html(page::machines(&nodes, &alerts).into_string()))
+}
+
+async fn machines_fragment(State(app): State<AppState>) -> Result<Html<String>, ApiError> {
+    let (nodes, alerts) = (app.service.node_views().await?, app.service.alerts().await?);
+    Ok(Html(page::machine_table(&nodes, &alerts).into_string()))
+}
+
+async fn machine(State(app): State<AppState>, Path(node): Path<String>) -> Result<Html<String>, ApiError> {
+    let id = parse(&node)?;
+    let node = app.service.node_view(id).await?;
+    let inventory = app.service.node_inventory(id).await?;
+    let (orders, events) = (app.service.orders(Some(id)).await?, app.service.last_events(id, EVENTS).await?);
+    Ok(Html(page::machine(&node, inventory.as_ref(), &orders, &events).into_string()))
+}
+
+async fn machine_fragment(State(app): State<AppState>, Path(node): Path<String>) -> Result<Html<String>, ApiError> {
+    let id = parse(&node)?;
+    let node = app.service.node_view(id).await?;
+    let inventory = app.service.node_inventory(id).await?;
+    let (orders, events) = (app.service.orders(Some(id)).await?, app.service.last_events(id, EVENTS).await?);
+    Ok(Html(page::machine_detail(&node, inventory.as_ref(), &orders, &events).into_string()))
+}
+
+fn parse(node: &str) -> Result<NodeId, ApiError> {
+    node.parse().map_err(|_| {
+        ApiError::new(StatusCode::NOT_FOUND, speediso_model::fault::FaultCode::TaskInvalid, "there is no such machine")
+    })
+}

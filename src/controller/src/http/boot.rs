@@ -1,0 +1,80 @@
+//! The plain listener: boot loaders speak nothing else. What is here is public but for the one-time tokens in scripts.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use speediso_model::api::path;
+use speediso_model::inventory::canonical_mac;
+
+use super::extract::Params;
+use super::{ApiError, AppState, files};
+use crate::boot_script::{self, Word};
+use crate::service::{Boot, BootQuery};
+
+/// What of the build's directory boot loaders may have.
+const FILES: [&str; 3] = ["vmlinuz", "initramfs.img", "build.json"];
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route(path::BOOT_IPXE, get(ipxe))
+        .route(path::BOOT_PXELINUX, get(pxelinux))
+        .route(path::BOOT_GRUB, get(grub))
+        .route(path::BOOT_FILE, get(file))
+}
+
+fn script(text: String) -> Response {
+    // A script holds a one-time token: no proxy may give it twice.
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+async fn ipxe(State(app): State<AppState>, Params(query): Params<BootQuery>) -> Result<Response, ApiError> {
+    let url = Word::new(&app.service.site.boot_url);
+    if query.is_empty() {
+        return Ok(script(boot_script::ipxe_chain(&url)));
+    }
+    Ok(script(match app.service.boot(&query).await? {
+        Boot::Ramdisk(cmdline) => boot_script::ipxe_ramdisk(&url, &cmdline)?,
+        Boot::OwnDisk => boot_script::ipxe_own_disk(),
+    }))
+}
+
+/// PXELINUX asks for its UUID, then `01-` and its MAC, then its address in ever fewer digits, then `default`: only the
+/// first two say which machine it is. An unknown UUID is not found, so that it goes on to the MAC.
+async fn pxelinux(State(app): State<AppState>, Path(file): Path<String>) -> Result<Response, ApiError> {
+    let query = if file.starts_with("01-") {
+        BootQuery { mac: canonical_mac(&file), ..BootQuery::default() }
+    } else {
+        BootQuery { uuid: file.parse::<uuid::Uuid>().ok().map(|u| u.to_string()), ..BootQuery::default() }
+    };
+    if query.is_empty() || (query.mac.is_none() && !app.service.knows(&query).await?) {
+        return Err(ApiError::not_found("configuration of this name"));
+    }
+    let url = Word::new(&app.service.site.boot_url);
+    Ok(script(match app.service.boot(&query).await? {
+        Boot::Ramdisk(cmdline) => boot_script::pxelinux_ramdisk(&url, &cmdline)?,
+        Boot::OwnDisk => boot_script::pxelinux_own_disk(),
+    }))
+}
+
+/// `grub.cfg` sends GRUB on to `grub.cfg-01-<its MAC>`.
+async fn grub(State(app): State<AppState>, Path(file): Path<String>) -> Result<Response, ApiError> {
+    let url = Word::new(&app.service.site.boot_url);
+    if file == "grub.cfg" {
+        return Ok(script(boot_script::grub_chain(&url)));
+    }
+    let mac =
+        file.strip_prefix("grub.cfg-").filter(|rest| rest.starts_with("01-")).and_then(|rest| canonical_mac(rest));
+    let Some(mac) = mac else { return Err(ApiError::not_found("configuration of this name")) };
+    let query = BootQuery { mac: Some(mac), ..BootQuery::default() };
+    Ok(script(match app.service.boot(&query).await? {
+        Boot::Ramdisk(cmdline) => boot_script::grub_ramdisk(&url, &cmdline)?,
+        Boot::OwnDisk => boot_script::grub_own_disk(),
+    }))
+}
+
+async fn file(State(app): State<AppState>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let Some(name) = FILES.into_iter().find(|f| *f == name) else { return Err(ApiError::not_found("such file")) };
+    files::serve(&app.boot_files.join(name), None, &headers).await
+}
