@@ -42,16 +42,14 @@ impl Keeper {
 
 async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolv_conf: &Path) {
     loop {
-        let next = match prolonged(nic, &lease, client).await {
-            Some(next) => next,
-            None => anew(nic, client).await,
+        // T1, T2 and the end count from the grant, which is now.
+        let (next, was_lost) = match prolonged(nic, &lease, client).await {
+            Some(next) => (next, false),
+            None => (anew(nic, client).await, true),
         };
-        // T1, T2 and the end count from the grant, which is now; other fields change seldom.
-        let is_same = Settings::from_lease(&next) == Settings::from_lease(&lease);
-        if !is_same {
+        // An address that was lost is gone from the interface, even if the same one is granted again.
+        if was_lost || Settings::from_lease(&next) != Settings::from_lease(&lease) {
             tracing::warn!(nic = %nic, before = %lease.address, now = %next.address, server = %next.server, "the lease changed");
-        }
-        if !is_same || next.address != lease.address {
             put_in_force(nic, &next, resolv_conf).await;
         }
         lease = next;
