@@ -34,7 +34,7 @@ struct Intent {
 }
 
 enum Way {
-    Firmware(firmware::Change),
+    Firmware(Box<firmware::Change>),
     BootCode,
 }
 
@@ -86,7 +86,7 @@ fn intend(task: &BootEntryTask, ctx: &TaskCtx) -> Result<Intent, Fault> {
         let target = esp::find(&file, &disk, task.loader.as_deref())?;
         let change = firmware::Change::towards(&ctx.roots, &task.label, task.position, target)?;
         let effects = change.effects();
-        (Way::Firmware(change), effects)
+        (Way::Firmware(Box::new(change)), effects)
     } else {
         check_boot_code(&file, &disk)?;
         (Way::BootCode, vec!["BIOS: no firmware entry to write; the disk has boot code".to_owned()])
