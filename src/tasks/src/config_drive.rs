@@ -48,7 +48,12 @@ pub(crate) fn plan(task: &ConfigDriveTask, ctx: &TaskCtx) -> Result<Plan, Fault>
         if disk.size.0 < length.0 + 4 * MIB {
             return Err(Fault::new(FaultCode::DiskTooSmall, format!("{} has no room for a config drive", disk.name)));
         }
-        Ok(vec![Action { what, offset: Bytes(disk.size.0 - length.0), length }])
+        // The exact place depends on the table; this is where it can be at most.
+        let start = (disk.size.0 - length.0 - 2 * MIB) / MIB * MIB;
+        Ok(vec![
+            Action { what: "add the partition to the table".into(), offset: Bytes(0), length: Bytes(MIB) },
+            Action { what, offset: Bytes(start), length: Bytes(disk.size.0 - start) },
+        ])
     })
 }
 
@@ -168,7 +173,31 @@ fn make_fat(content: &ConfigDriveContent, sector: u64) -> std::io::Result<Aligne
         }
     }
     volume.unmount()?;
+    drop_long_names_of_dots(&mut bytes, usize::from(sector));
     Ok(bytes)
+}
+
+/// fatfs 0.3 gives `.` and `..` long names, which fsck.vfat rightly calls broken: a new directory begins with four
+/// entries where it should begin with two. The two that are too many are taken out of each.
+fn drop_long_names_of_dots(volume: &mut [u8], sector: usize) {
+    const ENTRY: usize = 32;
+    // Microsoft's FAT specification, "Directory Structure": attribute 0F marks a part of a long name.
+    let is_long = |entry: &[u8]| entry[11] == 0x0f;
+    let is_dot = |entry: &[u8]| entry[..11] == *b".          " || entry[..11] == *b"..         ";
+    for directory in volume.chunks_exact_mut(sector) {
+        let entries = |i: usize| ENTRY * i..ENTRY * (i + 1);
+        let broken = is_long(&directory[entries(0)])
+            && is_dot(&directory[entries(1)])
+            && is_long(&directory[entries(2)])
+            && is_dot(&directory[entries(3)]);
+        if broken {
+            directory.copy_within(entries(1), 0);
+            directory.copy_within(entries(3), ENTRY);
+            directory.copy_within(4 * ENTRY.., 2 * ENTRY);
+            let end = directory.len() - 2 * ENTRY;
+            directory[end..].fill(0);
+        }
+    }
 }
 
 fn fetch_image(image: &ImageSource, ctx: &TaskCtx) -> Result<Volume, Fault> {
