@@ -114,9 +114,10 @@ fn pipe(line: &str) -> Result<(Duration, u64)> {
 /// Runs the agent's local door with one task; gives the time and the highest resident size the kernel saw.
 fn write(agent: &Path, dir: &Path, task: &serde_json::Value) -> Result<(Duration, u64)> {
     let file = dir.join("task.json");
+    let machine = this_machine()?;
     let text = json!({
         "version": 1,
-        "machine": "bench",
+        "machine": machine,
         "expires": "2100-01-01T00:00:00Z",
         "order": uuid::Uuid::new_v4().to_string(),
         "tasks": [task],
@@ -125,7 +126,7 @@ fn write(agent: &Path, dir: &Path, task: &serde_json::Value) -> Result<(Duration
     let log = File::create(dir.join("agent.log"))?;
     let began = Instant::now();
     let mut child = Command::new(agent)
-        .args(["run", "--allow-loop", "--arm", "bench", "--json", "--tasks"])
+        .args(["run", "--allow-loop", "--arm", &machine, "--json", "--tasks"])
         .arg(&file)
         .arg("--state-dir")
         .arg(dir.join("state"))
@@ -147,6 +148,13 @@ fn write(agent: &Path, dir: &Path, task: &serde_json::Value) -> Result<(Duration
     let took = began.elapsed();
     ensure!(status.success(), "the agent ended with {status}:\n{}", fs::read_to_string(dir.join("agent.log"))?);
     Ok((took, peak))
+}
+
+/// The task file must name the machine it is for: here by a MAC address.
+fn this_machine() -> Result<String> {
+    let macs = fs::read_dir("/sys/class/net")?.flatten().filter(|nic| nic.path().join("device").exists());
+    let mac = macs.filter_map(|nic| fs::read_to_string(nic.path().join("address")).ok()).next();
+    Ok(mac.context("no network interface of this machine has a device behind it")?.trim().to_owned())
 }
 
 fn peak_of(status_file: &str) -> Option<u64> {
