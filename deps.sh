@@ -36,6 +36,8 @@ curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
 socat: consoles of virtual machines
+cpio: building the tiny test system
+binutils: stripping the agent for the ramdisk
 jq: reading JSON in scripts
 shellcheck: checking shell scripts
 systemd: checking the units

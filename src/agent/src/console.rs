@@ -2,7 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::engine::Engine;
+use crate::state;
 
+/// What the consoles showed, kept for the length of the boot; the motd names it.
+const LOG: &str = "/run/speediso/agent.log";
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes to all of them; one that hangs or is gone does not hold up the others.
@@ -23,13 +27,18 @@ struct Consoles(Arc<Mutex<Vec<File>>>);
 
 impl Consoles {
     fn open(roots: &Roots) -> Self {
-        let files = console::active(roots)
-            .iter()
-            .filter_map(|path| {
-                // A serial line without a listener must not block us.
-                OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path).ok()
-            })
-            .collect();
+        // A serial line without a listener must not block us.
+        let open = |path: &PathBuf| {
+            OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path).ok()
+        };
+        let mut files: Vec<File> = console::active(roots).iter().filter_map(open).collect();
+        // For whoever comes by ssh later; in memory, for root only.
+        let log = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state::DEFAULT)
+            .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(LOG));
+        files.extend(log.ok());
         Self(Arc::new(Mutex::new(files)))
     }
 }

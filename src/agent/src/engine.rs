@@ -223,7 +223,7 @@ impl Engine {
             .spawn(move || {
                 let run = submission.run;
                 let kind = submission.task.kind();
-                let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, cancel)))
+                let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, &cancel)))
                     .unwrap_or_else(|panic| panicked(kind, panic.as_ref()));
                 engine.tell(Some(run), EventKind::Ended { result });
             })
@@ -318,7 +318,7 @@ impl Engine {
         }
     }
 
-    fn carry_out(&self, submission: &Submission, cancel: Cancel) -> TaskResult {
+    fn carry_out(&self, submission: &Submission, cancel: &Cancel) -> TaskResult {
         let Submission { run, task, dry_run, gate } = submission;
         let kind = task.kind();
         let unchanged = |fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault);

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Run(args) => ExitCode::from(run::run(args).await),
-        Command::Inventory { json } => match tokio::task::spawn_blocking(move || inventory(json)).await {
+        Command::Inventory { json } => match tokio::task::spawn_blocking(move || show_inventory(json)).await {
             Ok(code) => code,
             Err(error) => fail(&error),
         },
@@ -81,13 +81,13 @@ async fn dispatch(command: Command) -> ExitCode {
     }
 }
 
-fn inventory(json: bool) -> ExitCode {
-    match speediso_agent::run::inventory() {
+fn show_inventory(json: bool) -> ExitCode {
+    match run::inventory() {
         Ok(inventory) if json => match serde_json::to_string_pretty(&inventory) {
             Ok(text) => println!("{text}"),
             Err(error) => return fail(&error),
         },
-        Ok(inventory) => print!("{}", speediso_agent::run::describe(&inventory)),
+        Ok(inventory) => print!("{}", run::describe(&inventory)),
         Err(fault) => return fail(&fault),
     }
     ExitCode::SUCCESS

@@ -160,23 +160,18 @@ impl Permitted {
 
     /// Runs the tasks in turn. The first that fails ends it; a recorded order never runs again.
     pub async fn run(mut self, engine: &Engine, state: &StateDir, roots: &Roots, dry_run: bool) -> Vec<TaskResult> {
-        // Looked at once more on the way: an order without a durable record must not come back after a reboot.
-        let durable = self.order.is_none_or(|_| efi::is_uefi(roots));
+        // What must not come back after a reboot needs a record that outlasts it.
+        let durable = self.order.is_none() || efi::is_uefi(roots);
         let mut results = Vec::new();
-        let mut tasks = std::mem::take(&mut self.tasks).into_iter().peekable();
-        while let Some(mut task) = tasks.next() {
-            if let Task::Power(power) = &mut task {
-                if !dry_run {
-                    if let Some(order) = self.order
-                        && let Err(fault) = record_done(order, state, roots)
-                    {
-                        tracing::error!("{fault}; powering off instead of rebooting, so that nothing is done twice");
-                        power.action = PowerAction::PowerOff;
-                    }
-                    if !durable && power.action == PowerAction::Reboot {
-                        tracing::warn!("without UEFI nothing here outlasts a reboot; powering off instead");
-                        power.action = PowerAction::PowerOff;
-                    }
+        for mut task in std::mem::take(&mut self.tasks) {
+            if let (Task::Power(power), false) = (&mut task, dry_run) {
+                let recorded = self.order.map_or(Ok(()), |order| record_done(order, state, roots));
+                if let Err(fault) = &recorded {
+                    tracing::error!("{fault}");
+                }
+                if (recorded.is_err() || !durable) && power.action == PowerAction::Reboot {
+                    tracing::warn!("what was done here cannot be recorded beyond a reboot: powering off instead");
+                    power.action = PowerAction::PowerOff;
                 }
             }
             let gate = std::sync::Arc::new(Gate { expires: self.expires, expect_plan: self.expect_plan.clone() });

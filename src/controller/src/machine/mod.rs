@@ -342,7 +342,7 @@ impl Machine {
     #[must_use]
     pub fn wants_ramdisk(&self) -> bool {
         !matches!(self.node.state, NodeState::Pending | NodeState::Quarantined)
-            && (self.node.armed || self.order.is_some())
+            && (self.node.armed || self.order.as_ref().is_some_and(|o| o.order.state.is_open()))
     }
 
     /// Otherwise. A machine that waits for approval comes up in the ramdisk to show its code; a quarantined one may be
