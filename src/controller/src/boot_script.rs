@@ -83,7 +83,7 @@ pub fn ipxe_chain(boot_url: &Word) -> String {
          isset ${{netX/ip}} || dhcp ||\n\
          chain --replace {boot_url}/boot/ipxe?mac=${{netX/mac:hexhyp}}&uuid=${{uuid}}&serial=${{serial:uristring}}&platform=${{platform}} || goto failed\n\
          :failed\n\
-         echo speediso: no boot script from {boot_url}; trying the next boot device in 10 s\n\
+         echo speediso: no boot script from {boot_url}, trying the next boot device in 10 s\n\
          sleep 10\n\
          exit 1\n"
     )
@@ -99,7 +99,7 @@ pub fn ipxe_ramdisk(boot_url: &Word, cmdline: &Cmdline) -> Result<String, Fault>
          initrd --name initramfs.img {boot_url}/boot/initramfs.img || goto failed\n\
          boot || goto failed\n\
          :failed\n\
-         echo speediso: the ramdisk could not be loaded from {boot_url}; starting over in 10 s\n\
+         echo speediso: the ramdisk could not be loaded from {boot_url}, starting over in 10 s\n\
          sleep 10\n\
          reboot\n"
     ))

@@ -67,7 +67,7 @@ impl Wakes {
                 }
                 // Waiters time out and ask again by themselves.
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "reading the changes; proceeding")
+                    tracing::error!(error = &error as &dyn std::error::Error, "reading the changes; proceeding");
                 }
             }
         }

@@ -64,8 +64,7 @@ async fn grub(State(app): State<AppState>, Path(file): Path<String>) -> Result<R
     if file == "grub.cfg" {
         return Ok(script(boot_script::grub_chain(&url)));
     }
-    let mac =
-        file.strip_prefix("grub.cfg-").filter(|rest| rest.starts_with("01-")).and_then(|rest| canonical_mac(rest));
+    let mac = file.strip_prefix("grub.cfg-").filter(|rest| rest.starts_with("01-")).and_then(canonical_mac);
     let Some(mac) = mac else { return Err(ApiError::not_found("configuration of this name")) };
     let query = BootQuery { mac: Some(mac), ..BootQuery::default() };
     Ok(script(match app.service.boot(&query).await? {

@@ -10,6 +10,8 @@ mod images;
 mod openapi;
 mod operator;
 mod routes;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -40,7 +42,6 @@ pub struct AppState {
 }
 
 /// Everything on the TLS listener.
-#[must_use]
 pub fn api(state: AppState) -> Router {
     let mut router = Router::new();
     for route in routes::all() {
@@ -55,7 +56,6 @@ pub fn api(state: AppState) -> Router {
 }
 
 /// Everything on the plain listener.
-#[must_use]
 pub fn boot(state: AppState) -> Router {
     boot::routes().fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method).with_state(state)
 }

@@ -345,6 +345,12 @@ impl Machine {
             && (self.node.armed || self.order.as_ref().is_some_and(|o| o.order.state.is_open()))
     }
 
+    /// An order that this very decision closed is open no more.
+    #[must_use]
+    pub fn has_open_order(&self) -> bool {
+        self.order.as_ref().is_some_and(|o| o.order.state.is_open())
+    }
+
     /// Otherwise. A machine that waits for approval comes up in the ramdisk to show its code; a quarantined one may be
     /// at work for somebody, and is left to boot as it did.
     #[must_use]

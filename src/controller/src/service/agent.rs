@@ -185,7 +185,7 @@ impl Service {
             }
         }
         let approved = machine.now.node.approved.as_deref() == Some(key.digest.as_str());
-        let ruled_in = !approved && machine.now.order.is_none() && {
+        let ruled_in = !approved && !machine.now.has_open_order() && {
             let rules = tx.rules().await?;
             rules.iter().any(|r| rule_fits(&r.rule, request))
         };
@@ -317,7 +317,7 @@ impl Service {
         peek.check_epoch(epoch)?;
         drop(reading);
         let fresh = peek.lease_left() > u64::try_from(LEASE * 2 / 3).unwrap_or(0);
-        if fresh && peek.order.is_none() {
+        if fresh && !peek.has_open_order() {
             return Ok(NextAnswer { lease: lease(&peek, epoch, &[]), grant: None, idle: true });
         }
         let run = RunId::random();
@@ -326,7 +326,7 @@ impl Service {
                 m.check_epoch(agent.epoch)?;
                 m.renew(None);
                 let grant = m.next(epoch, run, fx)?;
-                Ok((grant, lease(m, epoch, &[]), m.order.is_none()))
+                Ok((grant, lease(m, epoch, &[]), !m.has_open_order()))
             })
             .await?;
         Ok(NextAnswer { lease, grant, idle })
@@ -367,31 +367,19 @@ impl Service {
         let mut tx = self.store.write().await?;
         let mut machine = load(&mut *tx, agent.node).await?;
         let record = tx.run(run).await?.filter(|r| r.node == agent.node);
-        let Some(record) = record else {
-            return Err(Failure::NotFound(format!("run {run} of this machine")));
-        };
-        let late = machine.now.check_epoch(agent.epoch).is_err()
-            || request.epoch != agent.epoch
-            || record.epoch != agent.epoch;
+        let mine = record.as_ref().is_some_and(|r| r.epoch == agent.epoch);
+        let late = machine.now.check_epoch(agent.epoch).is_err() || request.epoch != agent.epoch || !mine;
         let mut fx = Effects::default();
         if late {
-            let text = format!(
-                "a result of the superseded epoch {}: {} (changed nothing here)",
-                request.epoch,
-                request.result.outcome.name()
-            );
-            let detail = serde_json::to_value(&request.result).unwrap_or(Value::Null);
-            let event = NewEvent {
-                node: agent.node,
-                order: Some(record.order),
-                source: "agent".into(),
-                late: true,
-                text,
-                detail,
-            };
-            // Told again and again, it is one piece of evidence.
-            if record.ended.is_none() {
-                tx.put_event(&event).await?;
+            // Told again and again, it is one piece of evidence. A run that is not known here (the machine did it on its
+            // own account) is evidence as well.
+            if record.as_ref().is_none_or(|r| r.ended.is_none()) {
+                let outcome = request.result.outcome.name();
+                let text =
+                    format!("a result that changes nothing here (run {run}, epoch {}): {outcome}", request.epoch);
+                let detail = serde_json::to_value(&request.result).unwrap_or(Value::Null);
+                let (order, source) = (record.map(|r| r.order), "agent".to_owned());
+                tx.put_event(&NewEvent { node: agent.node, order, source, late: true, text, detail }).await?;
                 tx.put_end(run, &request.result).await?;
                 tx.touch(wake::EVENTS).await?;
             }

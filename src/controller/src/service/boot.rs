@@ -71,7 +71,8 @@ impl Service {
             tx.put_token(&Token { sha256: token::hash(&secret), node: node.id, expires, used_by: None }).await?;
             cmdline.token = Some(Word::new(&secret));
             // Only names of the closed list: a machine without an order runs nothing by this.
-            let profile = machine.now.order.as_ref().and_then(|o| o.order.profile.as_deref());
+            let profile =
+                machine.now.order.as_ref().filter(|o| o.order.state.is_open()).and_then(|o| o.order.profile.as_deref());
             cmdline.profile = profile.and_then(Profile::named).map(|p| Word::new(p.name()));
             Boot::Ramdisk(cmdline)
         } else if machine.now.boots_own_disk() {

@@ -1,1 +1,352 @@
+//! What every store must do, as functions over the trait: a second implementation runs the same ones.
+#![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
+use serde_json::Value;
+use speediso_model::api::{EventsQuery, RuleRequest};
+use speediso_model::event::Progress;
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::id::{BootId, Epoch, NodeId, OrderId, RunId};
+use speediso_model::inventory::{Inventory, SystemVendor};
+use speediso_model::node::NodeState;
+use speediso_model::order::{Order, OrderState};
+use speediso_model::outcome::{Changed, TaskResult};
+use speediso_model::plan::Plan;
+
+use super::record::Noticed;
+use super::{Image, NewEvent, Node, OrderRecord, Session, SqliteStore, Start, Store, Token};
+
+fn node(name: &str, mac: &str) -> Node {
+    let system = SystemVendor { uuid: Some(format!("4C4C4544-{name}")), ..SystemVendor::default() };
+    Node::new(name.into(), NodeState::Enroll, system, vec![mac.into()])
+}
+
+fn order(node: NodeId) -> OrderRecord {
+    OrderRecord::new(Order {
+        id: OrderId::random(),
+        node,
+        profile: Some("shell".into()),
+        state: OrderState::Open,
+        tasks: Vec::new(),
+        dry_run: false,
+        by: "me".into(),
+        created: jiff::Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
+        closed: None,
+    })
+}
+
+async fn put(store: &dyn Store, node: &Node) {
+    let mut tx = store.write().await.unwrap();
+    tx.put_node(node).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn nodes_are_found_by_what_identifies_them(store: &dyn Store) {
+    let mut a = node("a", "52:54:00:00:00:01");
+    let b = node("b", "52:54:00:00:00:02");
+    put(store, &a).await;
+    put(store, &b).await;
+    let mut tx = store.write().await.unwrap();
+    assert_eq!(tx.node(a.id).await.unwrap().as_ref(), Some(&a));
+    assert_eq!(tx.node_named("b").await.unwrap(), Some(b.id));
+    assert_eq!(tx.node_named("c").await.unwrap(), None);
+    assert_eq!(tx.nodes_with(&a.identity()).await.unwrap(), vec![a.clone()]);
+    let both: Vec<_> = a.identity().into_iter().chain(b.identity()).collect();
+    assert_eq!(tx.nodes_with(&both).await.unwrap().len(), 2);
+    // An exchanged network card: the old address names nobody any more.
+    let old = a.identity();
+    a.macs = vec!["52:54:00:00:00:03".into()];
+    a.system.uuid = None;
+    tx.put_node(&a).await.unwrap();
+    assert!(tx.nodes_with(&old).await.unwrap().is_empty());
+    assert_eq!(tx.nodes_with(&a.identity()).await.unwrap().len(), 1);
+    tx.commit().await.unwrap();
+}
+
+async fn what_was_not_committed_never_was(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    let mut tx = store.write().await.unwrap();
+    tx.put_node(&a).await.unwrap();
+    drop(tx);
+    assert!(store.read().await.unwrap().node(a.id).await.unwrap().is_none());
+}
+
+async fn writers_exclude_one_another(store: Arc<dyn Store>) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(&*store, &a).await;
+    // Each reads the epoch and writes one more: none may be lost.
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, id) = (Arc::clone(&store), a.id);
+        tasks.spawn(async move {
+            let mut tx = store.write().await.unwrap();
+            let mut node = tx.node(id).await.unwrap().unwrap();
+            node.epoch = Epoch(node.epoch.0 + 1);
+            tokio::task::yield_now().await;
+            tx.put_node(&node).await.unwrap();
+            tx.commit().await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(store.read().await.unwrap().node(a.id).await.unwrap().unwrap().epoch, Epoch(20));
+}
+
+async fn one_order_is_open_at_a_time(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(store, &a).await;
+    let mut first = order(a.id);
+    let mut tx = store.write().await.unwrap();
+    tx.put_order(&first).await.unwrap();
+    assert!(tx.put_order(&order(a.id)).await.is_err(), "a second open order");
+    drop(tx);
+    let mut tx = store.write().await.unwrap();
+    tx.put_order(&first).await.unwrap();
+    assert_eq!(tx.open_order(a.id).await.unwrap().as_ref(), Some(&first));
+    first.order.state = OrderState::Done;
+    tx.put_order(&first).await.unwrap();
+    assert!(tx.open_order(a.id).await.unwrap().is_none());
+    assert_eq!(tx.order(first.order.id).await.unwrap().as_ref(), Some(&first));
+    tx.put_order(&order(a.id)).await.unwrap();
+    assert_eq!(tx.orders(Some(a.id), 10).await.unwrap().len(), 2);
+    assert_eq!(tx.orders(None, 1).await.unwrap().len(), 1);
+    tx.commit().await.unwrap();
+}
+
+async fn a_run_is_granted_and_started_once(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(store, &a).await;
+    let order = order(a.id);
+    let run = RunId::random();
+    let plan = Plan { task: "wipe".into(), destructive: true, devices: vec![], effects: vec![], untouched: vec![] };
+    let start = Start { at: 5, digest: plan.digest(), plan };
+    let mut tx = store.write().await.unwrap();
+    tx.put_order(&order).await.unwrap();
+    tx.put_grant(run, order.order.id, a.id, Epoch(1)).await.unwrap();
+    tx.put_start(run, &start).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = store.write().await.unwrap();
+    assert!(tx.put_grant(run, order.order.id, a.id, Epoch(2)).await.is_err(), "granted again");
+    drop(tx);
+    let mut tx = store.write().await.unwrap();
+    assert!(tx.put_start(run, &Start { at: 6, ..start.clone() }).await.is_err(), "started again");
+    drop(tx);
+    let mut tx = store.write().await.unwrap();
+    assert!(tx.put_start(RunId::random(), &start).await.is_err(), "a run nobody granted");
+    drop(tx);
+    let mut tx = store.write().await.unwrap();
+    let first = TaskResult::verified("a", "first", Changed::Changed);
+    tx.put_end(run, &first).await.unwrap();
+    tx.put_end(run, &TaskResult::verified("a", "second", Changed::Changed)).await.unwrap();
+    let record = tx.run(run).await.unwrap().unwrap();
+    assert_eq!((record.epoch, record.started, record.ended), (Epoch(1), Some(start), Some(first)));
+    assert!(tx.run(RunId::random()).await.unwrap().is_none());
+}
+
+async fn sessions_lapse_by_the_stores_clock(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(store, &a).await;
+    let mut tx = store.write().await.unwrap();
+    let now = tx.now();
+    assert!((now - jiff::Timestamp::now().as_millisecond()).abs() < 60_000, "milliseconds since 1970");
+    let mut session = Session {
+        node: a.id,
+        epoch: Epoch(1),
+        boot_id: BootId::random(),
+        key: "k".into(),
+        certificate: "c".into(),
+        lease_until: now + 1000,
+        last_seen: now,
+        address: Some("192.0.2.9".into()),
+        revoked: false,
+        noticed: Noticed::Nothing,
+    };
+    tx.put_session(&session).await.unwrap();
+    assert_eq!(tx.session(a.id, Epoch(1)).await.unwrap().as_ref(), Some(&session));
+    assert!(tx.lapsed(600_000).await.unwrap().is_empty());
+    session.lease_until = now - 1;
+    tx.put_session(&session).await.unwrap();
+    assert_eq!(tx.lapsed(600_000).await.unwrap(), vec![a.id]);
+    session.noticed = Noticed::LeaseLapsed;
+    tx.put_session(&session).await.unwrap();
+    assert!(tx.lapsed(600_000).await.unwrap().is_empty());
+    session.lease_until = now - 600_001;
+    tx.put_session(&session).await.unwrap();
+    assert_eq!(tx.lapsed(600_000).await.unwrap(), vec![a.id]);
+    session.revoked = true;
+    tx.put_session(&session).await.unwrap();
+    assert!(tx.lapsed(600_000).await.unwrap().is_empty());
+    tx.put_certificate("5a", a.id, Epoch(1)).await.unwrap();
+    assert_eq!(tx.certificate("5a").await.unwrap(), Some((a.id, Epoch(1))));
+    assert_eq!(tx.certificate("5b").await.unwrap(), None);
+}
+
+async fn used_tokens_are_remembered(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(store, &a).await;
+    let mut tx = store.write().await.unwrap();
+    let mut used = Token { sha256: "1".into(), node: a.id, expires: 1, used_by: None };
+    tx.put_token(&used).await.unwrap();
+    used.used_by = Some("k".into());
+    tx.put_token(&used).await.unwrap();
+    tx.put_token(&Token { sha256: "2".into(), used_by: None, ..used.clone() }).await.unwrap();
+    tx.drop_unused_tokens(a.id).await.unwrap();
+    assert_eq!(tx.token("1").await.unwrap(), Some(used));
+    assert_eq!(tx.token("2").await.unwrap(), None);
+}
+
+async fn events_keep_their_order(store: &dyn Store) {
+    let (a, b) = (NodeId::random(), NodeId::random());
+    let wanted = OrderId::random();
+    let mut tx = store.write().await.unwrap();
+    for n in 0..10 {
+        let event = NewEvent {
+            node: if n % 2 == 0 { a } else { b },
+            order: (n == 4).then_some(wanted),
+            source: "agent".into(),
+            late: n == 9,
+            text: n.to_string(),
+            detail: Value::Null,
+        };
+        tx.put_event(&event).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut tx = store.read().await.unwrap();
+    let texts = |events: Vec<speediso_model::api::StoredEvent>| events.into_iter().map(|e| e.text).collect::<String>();
+    let all = tx.events(&EventsQuery::default()).await.unwrap();
+    assert!(all.windows(2).all(|w| w[0].cursor < w[1].cursor));
+    assert!(all[9].late && !all[8].late);
+    let third = all[2].cursor;
+    assert_eq!(texts(all), "0123456789");
+    let query = EventsQuery { after: third, node: Some(a), ..EventsQuery::default() };
+    assert_eq!(texts(tx.events(&query).await.unwrap()), "468");
+    let query = EventsQuery { order: Some(wanted), ..EventsQuery::default() };
+    assert_eq!(texts(tx.events(&query).await.unwrap()), "4");
+    let query = EventsQuery { order: Some(wanted), node: Some(b), ..EventsQuery::default() };
+    assert_eq!(texts(tx.events(&query).await.unwrap()), "");
+    let query = EventsQuery { limit: Some(2), ..EventsQuery::default() };
+    assert_eq!(texts(tx.events(&query).await.unwrap()), "01");
+    assert_eq!(texts(tx.last_events(a, 2).await.unwrap()), "68");
+    assert_eq!(tx.event_cursor().await.unwrap(), third + 7);
+    drop(tx);
+    let boot = BootId::random();
+    let mut tx = store.write().await.unwrap();
+    tx.put_acknowledged(a, boot, 7).await.unwrap();
+    tx.put_acknowledged(a, boot, 5).await.unwrap();
+    assert_eq!(tx.acknowledged(a, boot).await.unwrap(), 7, "never backwards");
+    assert_eq!(tx.acknowledged(a, BootId::random()).await.unwrap(), 0);
+}
+
+async fn only_the_newest_progress_counts(store: &dyn Store) {
+    let (node, run) = (NodeId::random(), RunId::random());
+    let progress = |current, uptime_ms, device: Option<&str>| Progress {
+        run,
+        stage: "writing".into(),
+        current,
+        total: Some(10),
+        unit: "bytes".into(),
+        rate: 1.0,
+        device: device.map(String::from),
+        uptime_ms,
+    };
+    let mut tx = store.write().await.unwrap();
+    tx.put_progress(node, &progress(1, 10, None)).await.unwrap();
+    tx.put_progress(node, &progress(3, 30, None)).await.unwrap();
+    tx.put_progress(node, &progress(2, 20, None)).await.unwrap();
+    tx.put_progress(node, &progress(5, 10, Some("/dev/sda"))).await.unwrap();
+    let now: Vec<_> = tx.progress(node).await.unwrap().into_iter().map(|p| p.current).collect();
+    assert_eq!(now, [3, 5]);
+    tx.drop_progress(run).await.unwrap();
+    assert!(tx.progress(node).await.unwrap().is_empty());
+}
+
+async fn the_rest_is_kept(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(store, &a).await;
+    let mut tx = store.write().await.unwrap();
+    tx.put_secret("x", b"1").await.unwrap();
+    tx.put_secret("x", b"2").await.unwrap();
+    assert_eq!(tx.secret("x").await.unwrap().as_deref(), Some(&b"2"[..]));
+    assert_eq!(tx.secret("y").await.unwrap(), None);
+
+    let inventory = Inventory { hostname: "h".into(), ..Inventory::default() };
+    assert_eq!(tx.inventory(a.id).await.unwrap(), None);
+    tx.put_inventory(a.id, &inventory).await.unwrap();
+    assert_eq!(tx.inventory(a.id).await.unwrap(), Some(inventory));
+
+    let fault = Fault::new(FaultCode::DiskIo, "x");
+    tx.put_alert("k", Some(a.id), &fault).await.unwrap();
+    tx.put_alert("k", Some(a.id), &fault).await.unwrap();
+    tx.put_alert("l", None, &fault).await.unwrap();
+    let alerts = tx.alerts(10).await.unwrap();
+    assert_eq!(alerts.iter().map(|a| a.node).collect::<Vec<_>>(), [None, Some(a.id)]);
+
+    let rule =
+        RuleRequest { manufacturer: Some("QEMU".into()), product_name: None, serial_prefix: None, mac_prefix: None };
+    let stored = tx.put_rule(&rule).await.unwrap();
+    assert_eq!(tx.rules().await.unwrap(), vec![stored.clone()]);
+    assert!(tx.drop_rule(stored.id).await.unwrap());
+    assert!(!tx.drop_rule(stored.id).await.unwrap());
+
+    let image = Image { name: "i".into(), size: u64::from(u32::MAX) + 1, sha256: "ab".into(), stored: tx.now() };
+    tx.put_image(&image).await.unwrap();
+    assert_eq!(tx.image("i").await.unwrap().as_ref(), Some(&image));
+    assert_eq!(tx.images().await.unwrap(), vec![image]);
+}
+
+async fn changes_are_seen_once_and_in_order(store: &dyn Store) {
+    let mut tx = store.write().await.unwrap();
+    tx.touch("a").await.unwrap();
+    tx.touch("b").await.unwrap();
+    tx.commit().await.unwrap();
+    let first = store.changes(0).await.unwrap();
+    assert_eq!(first.iter().map(|(t, _)| t.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let seen = first[1].1;
+    assert!(store.changes(seen).await.unwrap().is_empty());
+    let mut tx = store.write().await.unwrap();
+    tx.touch("a").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(store.changes(seen).await.unwrap(), vec![("a".to_owned(), seen + 1)]);
+}
+
+macro_rules! conformance {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test]
+            async fn sqlite() {
+                let dir = tempfile::tempdir().unwrap();
+                let store = super::SqliteStore::open(&dir.path().join("db")).await.unwrap();
+                super::$name(&store).await;
+            }
+        }
+    )*};
+}
+
+conformance!(
+    nodes_are_found_by_what_identifies_them,
+    what_was_not_committed_never_was,
+    one_order_is_open_at_a_time,
+    a_run_is_granted_and_started_once,
+    sessions_lapse_by_the_stores_clock,
+    used_tokens_are_remembered,
+    events_keep_their_order,
+    only_the_newest_progress_counts,
+    the_rest_is_kept,
+    changes_are_seen_once_and_in_order,
+);
+
+#[tokio::test]
+async fn sqlite_writers_exclude_one_another() {
+    let dir = tempfile::tempdir().unwrap();
+    writers_exclude_one_another(Arc::new(SqliteStore::open(&dir.path().join("db")).await.unwrap())).await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_everything_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let a = node("a", "52:54:00:00:00:01");
+    put(&SqliteStore::open(&path).await.unwrap(), &a).await;
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.read().await.unwrap().node(a.id).await.unwrap(), Some(a));
+}

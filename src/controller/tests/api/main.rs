@@ -1,0 +1,10 @@
+//! The whole controller over real TLS on loopback: one program, so that it is linked once.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod enrolment;
+mod images;
+mod orders;
+mod restart;
+mod support;
