@@ -309,13 +309,24 @@ impl Machine {
     /// # Errors
     /// When the order is closed already.
     pub fn cancel(&mut self, by: &str, fx: &mut Effects) -> Decision {
+        let online = self.is_online();
         let Some(record) = &mut self.order else {
             return Err(Fault::new(FaultCode::OrderClosed, "the order is closed already"));
         };
         let id = record.order.id;
         if record.order.tasks.iter().any(|t| matches!(t.state, TaskState::Running { .. })) {
             record.cancelling = Some(by.to_owned());
-            fx.say(by, Some(id), format!("{by} asks {} to stop at the next safe point", self.node.name));
+            let moves_node = record.purpose().is_some();
+            if online {
+                fx.say(by, Some(id), format!("{by} asks {} to stop at the next safe point", self.node.name));
+            } else {
+                // Nobody is there to stop, and perhaps nobody ever will be: the order must end all the same.
+                self.agent_lost("the order was cancelled while the agent was silent", fx);
+                let reason = "the order was cancelled while its agent was silent; it may still be at work".to_owned();
+                if moves_node {
+                    self.step(NodeEvent::OrderFailed, Some(reason), fx);
+                }
+            }
         } else {
             record.cancel_rest(by);
             fx.say(by, Some(id), format!("the order for {} was cancelled", self.node.name));

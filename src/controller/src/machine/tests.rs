@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use proptest::prelude::*;
 use speediso_model::id::{NodeId, OrderId};
@@ -216,6 +216,19 @@ fn cancelling_asks_what_runs_to_stop_and_hands_out_nothing_more() {
 }
 
 #[test]
+fn an_order_of_a_machine_that_never_comes_back_can_be_cancelled() {
+    let mut m = machine();
+    let fx = &mut Effects::default();
+    m.open(order(vec![write_image(), power()]), fx).unwrap();
+    let epoch = m.admit(boot(1), "k".into(), fx);
+    begin(&mut m, epoch, "write_image");
+    m.now += LEASE + 1;
+    m.cancel("me", fx).unwrap();
+    assert_eq!(m.order.as_ref().unwrap().order.state, OrderState::Cancelled);
+    assert_eq!(m.node.state, NodeState::Maintenance, "the disk is not to be trusted");
+}
+
+#[test]
 fn a_clash_revokes_and_quarantines_until_released() {
     let mut m = machine();
     let fx = &mut Effects::default();
@@ -304,7 +317,6 @@ proptest! {
         let mut m = machine();
         let mut runs: Vec<RunId> = vec![RunId(uuid::Uuid::from_u128(999))];
         let mut started: HashSet<RunId> = HashSet::new();
-        let mut starts_per_task: HashMap<(OrderId, usize), usize> = HashMap::new();
         let mut boots = 0;
         for step in steps {
             let mut fx = Effects::default();
@@ -355,7 +367,6 @@ proptest! {
                         let index = record.order.tasks.iter().position(|t| t.state.run() == Some(run)).unwrap();
                         prop_assert!(!(m.node.protected && record.order.tasks[index].task.is_destructive()));
                         prop_assert!(before.unwrap().cancelling.is_none());
-                        *starts_per_task.entry((record.order.id, index)).or_default() += 1;
                     }
                 }
                 Step::End { nth, outcome } => {
@@ -396,6 +407,5 @@ proptest! {
             // As the service does: a closed order is not loaded again.
             m.order = m.order.take().filter(|o| o.order.state.is_open());
         }
-        prop_assert!(starts_per_task.values().all(|n| *n <= 60));
     }
 }

@@ -175,7 +175,7 @@ impl Service {
     /// # Errors
     /// When the rule names nothing.
     pub async fn add_rule(&self, rule: RuleRequest) -> Result<Rule> {
-        super::agent::check_rule(&rule)?;
+        super::enrol::check_rule(&rule)?;
         let mut tx = self.store.write().await?;
         let rule = tx.put_rule(&rule).await?;
         self.commit(tx).await?;

@@ -235,3 +235,20 @@ async fn the_time_is_signed_over_the_nonce() {
     assert!(name.parse::<uuid::Uuid>().is_ok(), "{name}");
     assert_ne!(agent.request.boot_id, BootId::random());
 }
+
+#[tokio::test]
+async fn no_machine_can_take_over_what_identifies_another() {
+    let site = Site::start().await;
+    let (one, two) = (site.admitted(1).await, site.admitted(2).await);
+    let nic = |n: u8| json!({"name": "eth0", "mac_address": mac(n)});
+    let inventory = json!({"interfaces": [nic(1), nic(2)]});
+    let report = json!({"epoch": one.epoch(), "inventory": inventory});
+    let put = one.client.request(reqwest::Method::PUT, path::INVENTORY).json(&report);
+    let _: Value = crate::support::answer(put).await.unwrap();
+    assert_eq!(site.node(&one).await.macs, [mac(1)]);
+    assert_eq!(alerts(&site).await, [FaultCode::IdentityClash]);
+    // Machine 2 is known by its address as before.
+    let order: Value = serde_json::to_value(site.order(&two, json!({"profile": "shell"})).await.unwrap()).unwrap();
+    assert_eq!(order["state"], "done");
+    assert!(site.boot_script(2).await.contains("speediso.token="));
+}

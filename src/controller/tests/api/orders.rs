@@ -229,3 +229,46 @@ async fn what_is_malformed_is_said_to_be() {
     declined(site.operator.get::<Value>("/v1/nothing").await, 404, FaultCode::TaskInvalid);
     declined(site.operator.post::<Value>(path::ALERTS, &json!({})).await, 405, FaultCode::TaskInvalid);
 }
+
+/// As if its agent had been silent for so long.
+async fn fall_silent(site: &Site, agent: &crate::support::Agent, ms: i64) {
+    let store = &site.server.state.service.store;
+    let mut tx = store.write().await.unwrap();
+    let node = agent.admission.as_ref().unwrap().node;
+    let mut session = tx.session(node, agent.epoch()).await.unwrap().unwrap();
+    session.lease_until = tx.now() - ms;
+    tx.put_session(&session).await.unwrap();
+    tx.commit().await.unwrap();
+    site.server.state.service.notice_silence().await.unwrap();
+}
+
+#[tokio::test]
+async fn silence_takes_back_what_had_not_begun_and_ends_a_restart() {
+    let site = Site::start().await;
+    let agent = site.admitted(1).await;
+    let order = site.order(&agent, json!({"tasks": [write_image(), reboot()]})).await.unwrap().order;
+    let run = agent.grant().await.run;
+    fall_silent(&site, &agent, 1).await;
+    assert!(!site.node(&agent).await.online);
+    assert!(matches!(site.order_now(order.id).await.order.tasks[0].state, TaskState::Queued));
+    // The agent was only cut off: what it had in hand is refused, and it gets a new run.
+    declined(agent.start(run, &plan("write_image")).await, 409, FaultCode::LeaseLost);
+    let again = agent.grant().await.run;
+    assert_ne!(again, run);
+    assert!(site.node(&agent).await.online);
+    agent.start(again, &plan("write_image")).await.unwrap();
+    fall_silent(&site, &agent, 11 * 60_000).await;
+    assert!(matches!(site.order_now(order.id).await.order.tasks[0].state, TaskState::Running { .. }));
+    let alerts: List<speediso_model::api::Alert> = site.operator.get(path::ALERTS).await.unwrap();
+    assert_eq!(alerts.items[0].fault.code, FaultCode::LeaseLost);
+    agent.end(again, done()).await.unwrap();
+    let power = agent.grant().await.run;
+    agent.start(power, &plan("power")).await.unwrap();
+    fall_silent(&site, &agent, 1).await;
+    let view = site.order_now(order.id).await.order;
+    assert_eq!(view.state, OrderState::Done);
+    match &view.tasks[1].state {
+        TaskState::Ended { result, .. } => assert_eq!(result.used, "the agent's last word, then silence"),
+        other => panic!("{other:?}"),
+    }
+}
