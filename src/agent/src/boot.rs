@@ -57,7 +57,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     tokio::spawn(console::show_progress(engine.clone()));
 
     let ssh = Ssh::new(config.ssh_off);
-    let network = network(&config, &engine, &roots).await;
+    let (network, ()) = tokio::join!(network(&config, &engine, &roots), settled_disks(&roots));
     ssh.add_keys(&config.ssh_keys);
     if config.ssh_keys.is_empty() && config.controller.is_none() {
         tracing::info!("ssh: no key was given (speediso.sshkey=), so nobody can log in over the network");
@@ -144,6 +144,26 @@ async fn network(config: &Config, engine: &Engine, roots: &Roots) -> Configured 
                 }
                 tokio::time::sleep(backoff.next()).await;
             }
+        }
+    }
+}
+
+/// Waits until no further disk shows up: SATA and SAS links are found in the background, after their drivers are there.
+async fn settled_disks(roots: &Roots) {
+    const POLL: Duration = Duration::from_millis(250);
+    const QUIET: u32 = 8;
+    const LONGEST: u32 = 80;
+    let names = || -> Vec<String> {
+        disks::read(roots, DiskScope::default()).unwrap_or_default().into_iter().map(|d| d.name).collect()
+    };
+    let (mut seen, mut same) = (names(), 0);
+    for _ in 0..LONGEST {
+        tokio::time::sleep(POLL).await;
+        let now = names();
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+        if same >= QUIET {
+            return;
         }
     }
 }
