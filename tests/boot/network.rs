@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use speediso_lab::{Chain, Dhcp, Lab, Site};
 use speediso_model::node::NodeState;
 use speediso_tests::{BOOT, Ramdisk, SOON, TestDisk, boot_words, code_on_console, programs};
@@ -73,9 +75,9 @@ fn a_wrong_pin_ends_the_conversation() {
         .power_on(&lab)
         .unwrap();
     machine.wait_for("tls-pin-mismatch", BOOT).unwrap();
-    // It tries on; that must not get it further either.
-    let again = machine.serial().mark();
-    machine.wait_for_after(again, "tls-pin-mismatch", SOON).unwrap();
+    // It tries on, quietly; half a minute of trying must not get it further either.
+    std::thread::sleep(Duration::from_secs(30));
+    assert!(!machine.serial().text().contains("CODE"), "it enrolled all the same:\n{}", machine.serial().tail());
     let known = site.machines().unwrap();
-    assert!(known.iter().all(|node| node.system.serial_number != "PINNED" || node.code.is_none()), "{known:?}");
+    assert!(known.is_empty(), "the controller heard of it: {known:?}");
 }
