@@ -39,7 +39,34 @@ enum Way {
 }
 
 pub(crate) fn plan(task: &BootEntryTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
-    intend(task, ctx).map(|intent| intent.plan)
+    match intend(task, ctx) {
+        Ok(intent) => Ok(intent.plan),
+        // The dry run of a whole installation comes here before the image does. Carrying this plan out is refused with
+        // the very fault, as long as it holds.
+        Err(fault) if matches!(fault.code, FaultCode::LoaderMissing | FaultCode::PartitionTable) => {
+            let all = read_disks(ctx)?;
+            let disk = task.device.resolve(&all)?;
+            let effect = format!("make the firmware boot this disk once it has a boot loader; now {}", fault.message);
+            Ok(plan_for(disk, vec![effect], &all))
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+fn plan_for(disk: &Disk, effects: Vec<String>, all: &[Disk]) -> Plan {
+    Plan {
+        task: KIND.to_owned(),
+        destructive: false,
+        devices: vec![PlannedDevice {
+            identity: DiskIdentity::of(disk),
+            seen_as: disk.name.clone(),
+            actions: Vec::new(),
+            found: Vec::new(),
+        }],
+        effects,
+        untouched: Vec::new(),
+    }
+    .with_untouched(all)
 }
 
 pub(crate) fn execute(task: &BootEntryTask, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult {
@@ -91,19 +118,7 @@ fn intend(task: &BootEntryTask, ctx: &TaskCtx) -> Result<Intent, Fault> {
         check_boot_code(&file, &disk)?;
         (Way::BootCode, vec!["BIOS: no firmware entry to write; the disk has boot code".to_owned()])
     };
-    let plan = Plan {
-        task: KIND.to_owned(),
-        destructive: false,
-        devices: vec![PlannedDevice {
-            identity: DiskIdentity::of(&disk),
-            seen_as: disk.name.clone(),
-            actions: Vec::new(),
-            found: Vec::new(),
-        }],
-        effects,
-        untouched: Vec::new(),
-    }
-    .with_untouched(&all);
+    let plan = plan_for(&disk, effects, &all);
     Ok(Intent { plan, disk, way })
 }
 
