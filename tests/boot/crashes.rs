@@ -92,7 +92,8 @@ fn a_killed_controller_loses_nothing_and_starts_nothing_twice() {
 }
 
 /// The agent is killed in the middle of a wipe: it comes back as the same boot, says of the run it was in that nobody can
-/// know, and the wipe, which is safe to repeat, is done by a second run.
+/// know, and the wipe, which is safe to repeat, is done by a second run. Killed five times in a minute it stays down, and
+/// says so.
 #[test]
 fn a_killed_agent_comes_back_and_tells_the_truth() {
     let programs = programs().unwrap();
@@ -105,7 +106,7 @@ fn a_killed_agent_comes_back_and_tells_the_truth() {
     site.wait_order(&order, "writing", SOON, is_writing).unwrap();
 
     // The supervisor has the same name and must live: it is told apart by its argument.
-    let kill = "for p in $(pidof speediso-agent); do grep -q boot /proc/$p/cmdline && kill -9 $p; done";
+    let kill = "for p in $(pidof speediso-agent); do grep -q boot /proc/$p/cmdline && kill -9 $p; done; true";
     scene.ssh.run(kill, SOON).unwrap();
     let done =
         site.wait_order(&order, "done", WORK, |view| matches!(view.order.state, OrderState::Done | OrderState::Failed));
@@ -122,6 +123,17 @@ fn a_killed_agent_comes_back_and_tells_the_truth() {
         &done.order.tasks[0].state,
         TaskState::Ended { result, .. } if result.outcome == Outcome::Verified
     ));
-    drop(scene.machine);
     assert!(!disk.is_untouched().unwrap());
+
+    // Killed again and again it is not restarted for ever: the console says so, and ssh stays.
+    let Scene { mut machine, ssh } = scene;
+    for _ in 0..20 {
+        if machine.serial().text().contains("nothing is restarted any more") {
+            break;
+        }
+        ssh.run(kill, SOON).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+    }
+    machine.wait_for("nothing is restarted any more", SOON).unwrap();
+    ssh.run("true", SOON).unwrap();
 }
