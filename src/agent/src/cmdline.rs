@@ -3,8 +3,6 @@
 //! Keys of ours that are unknown or malformed are errors, and an error means the live system: half a configuration is
 //! not what was asked for. Everything that is not ours is somebody else's and ignored.
 
-use std::net::IpAddr;
-
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::RootDeviceHints;
 use speediso_model::image::ImageDigest;
@@ -274,12 +272,6 @@ fn words(line: &str) -> Vec<(String, Option<String>)> {
             None => (word, None),
         })
         .collect()
-}
-
-/// The address of this machine as the kernel's `ip=` may name it; for messages.
-#[must_use]
-pub fn static_address(ip: &str) -> Option<IpAddr> {
-    ip.split(':').next()?.parse().ok()
 }
 
 #[cfg(test)]
