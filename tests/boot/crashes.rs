@@ -35,7 +35,7 @@ fn admitted<'lab>(lab: &'lab Lab, site: &Site<'lab>, programs: &Programs, disk: 
         .unwrap();
     ssh.to(lab, &machine).unwrap();
     let node = site.wait_machine("CRASH", "pending", BOOT, |node| node.code.is_some()).unwrap();
-    let code = code_on_console(&machine.serial().text()).unwrap();
+    let code = code_on_console(machine.serial()).unwrap();
     site.json::<Value>(&["approve", &node.id.to_string(), "--code", &code, "--name", "crash"]).unwrap();
     site.wait_machine("CRASH", "manageable", SOON, |node| node.state == NodeState::Manageable).unwrap();
     Scene { machine, ssh }

@@ -23,7 +23,7 @@ fn power_on<'lab>(lab: &'lab Lab, programs: &Programs, name: &str, mac: &str, wo
 
 fn approve(site: &Site<'_>, machine: &Machine<'_>) {
     let node = site.wait_machine("TWIN", "pending", BOOT, |node| node.code.is_some()).unwrap();
-    let code = code_on_console(&machine.serial().text()).unwrap();
+    let code = code_on_console(machine.serial()).unwrap();
     site.json::<Value>(&["approve", &node.id.to_string(), "--code", &code, "--name", "twin"]).unwrap();
     site.wait_machine("TWIN", "online", SOON, |node| node.online && node.state == NodeState::Manageable).unwrap();
 }

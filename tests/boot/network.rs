@@ -39,7 +39,7 @@ fn a_machine_with_a_wrong_clock_waits_for_dhcp_and_for_the_controller() {
     machine.wait_for("controller-unreachable", SOON).unwrap();
     site.start_controller().unwrap();
     let node = site.wait_machine("WAITS", "pending", SOON, |node| node.code.is_some()).unwrap();
-    let code = code_on_console(&machine.serial().text()).unwrap();
+    let code = code_on_console(machine.serial()).unwrap();
     site.json::<serde_json::Value>(&["approve", &node.id.to_string(), "--code", &code]).unwrap();
     let node = site.wait_machine("WAITS", "manageable", SOON, |node| node.state == NodeState::Manageable).unwrap();
     assert!(node.online);

@@ -53,7 +53,7 @@ fn whole_way(firmware: Firmware, bus: Bus, choose: impl Fn(&TinyImage) -> &std::
     assert!(!early.status.success(), "{}", early.stdout);
     let wrong = site.ask(["approve", &id, "--code", "0000-0000"]).unwrap();
     assert!(!wrong.status.success(), "a wrong code was taken: {}", wrong.stdout);
-    let code = code_on_console(&machine.serial().text()).unwrap();
+    let code = code_on_console(machine.serial()).unwrap();
     let _: Value = site.json(&["approve", &id, "--code", &code, "--name", "m1"]).unwrap();
     site.wait_machine("PXE-1", "manageable", SOON, |node| node.state == NodeState::Manageable).unwrap();
 

@@ -12,10 +12,10 @@ mod ssh;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use speediso_lab::{Programs, repository, tool};
+use anyhow::{Context, Result, bail};
+use speediso_lab::{Log, Programs, repository, tool};
 
 pub use disk::TestDisk;
 pub use ramdisk::{Ramdisk, boot_words};
@@ -85,15 +85,25 @@ pub fn sha256(path: &Path) -> Result<String> {
     }
 }
 
-/// The approval code on a machine's console, as a person reads it there.
-pub fn code_on_console(text: &str) -> Result<String> {
+/// The approval code on a machine's console, as a person reads it there. The list may know it a moment earlier.
+pub fn code_on_console(console: &Log) -> Result<String> {
+    let begun = Instant::now();
+    loop {
+        match code_in(&console.text()) {
+            Some(code) => return Ok(code),
+            None if begun.elapsed() < SOON => std::thread::sleep(Duration::from_millis(200)),
+            None => bail!("the console shows no approval code; its tail:\n{}", console.tail()),
+        }
+    }
+}
+
+fn code_in(text: &str) -> Option<String> {
     let is_letter = |c: char| c.is_ascii_digit() || (c.is_ascii_uppercase() && !"ILOU".contains(c));
-    let code = text.lines().rev().filter(|line| line.to_lowercase().contains("code")).find_map(|line| {
-        line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find(|word| {
+    text.lines().rev().filter(|line| line.to_lowercase().contains("code")).find_map(|line| {
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let is_code = |word: &&str| {
             word.len() == 9 && word.char_indices().all(|(at, c)| if at == 4 { c == '-' } else { is_letter(c) })
-        })
-    });
-    let code = code.context("the console shows no approval code")?;
-    ensure!(code.len() == 9);
-    Ok(code.to_owned())
+        };
+        words.find(is_code).map(str::to_owned)
+    })
 }
