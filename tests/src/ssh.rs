@@ -35,9 +35,15 @@ impl LiveSsh {
         let port = self.forward.as_ref().context("the forward is not open yet")?.local().port();
         let mut ssh = Command::new(tool::find("ssh")?);
         ssh.args(["-p", &port.to_string()]);
-        for option in
-            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=15", "LogLevel=ERROR"]
-        {
+        // Silence ends a connection: the other end may be gone without a word.
+        for option in [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "ConnectTimeout=15",
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=3",
+            "LogLevel=ERROR",
+        ] {
             ssh.args(["-o", option]);
         }
         Ok(ssh.args(options).arg("root@127.0.0.1").arg(command).output()?)

@@ -39,11 +39,24 @@ impl Ssh {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut ssh = Command::new(tool::find("ssh")?);
-        ssh.arg("-i").arg(&self.key).args(["-p", &self.port.to_string()]);
+        // A machine that reboots takes a connection with it without a word: no try may wait for ever.
+        let mut ssh = Command::new(tool::find("timeout")?);
+        ssh.args(["-k", "5", "60"])
+            .arg(tool::find("ssh")?)
+            .arg("-i")
+            .arg(&self.key)
+            .args(["-p", &self.port.to_string()]);
         ssh.arg("-o").arg(format!("UserKnownHostsFile={}", self.known_hosts.display()));
         // The first host key is taken; another one later, which a second install would make, is refused.
-        for option in ["StrictHostKeyChecking=accept-new", "BatchMode=yes", "ConnectTimeout=10", "LogLevel=ERROR"] {
+        // A machine that goes down does not always say goodbye: silence ends the connection.
+        for option in [
+            "StrictHostKeyChecking=accept-new",
+            "BatchMode=yes",
+            "ConnectTimeout=10",
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=3",
+            "LogLevel=ERROR",
+        ] {
             ssh.args(["-o", option]);
         }
         ssh.arg(format!("{USER}@127.0.0.1"));
