@@ -90,8 +90,7 @@ impl Dnsmasq {
         // In the foreground, as root (it cannot change users in every container), with its log on standard error.
         command.args(["--keep-in-foreground", "--log-facility=-", "--user=root", "--pid-file="]);
         command.arg(format!("--conf-file={}", config.display()));
-        let mut process = Process::start("dnsmasq", command, record.log("dnsmasq"))?;
-        record.add_process(process.pid(), "dnsmasq")?;
+        let mut process = record.spawn("dnsmasq", command)?;
         process.wait_for("started", Duration::from_secs(20))?;
         self.process = Some(process);
         Ok(())

@@ -118,8 +118,7 @@ impl Lab {
 
     /// Starts a command with its output in `<name>.log`, ended when dropped and recorded for the next run's sweep.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
-        let mut process = Process::start(name, command, self.record.log(name))?;
-        self.record.add_process(process.pid(), name)?;
+        let mut process = self.record.spawn(name, command)?;
         if self.keep {
             process.leave_running();
         }

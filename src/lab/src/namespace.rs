@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, setns};
 
 use crate::error::{Doing, LabError, Result};
-use crate::record;
-use crate::tool;
+use crate::{record, signals, tool};
 
 /// The bridge's address; DHCP, TFTP and the controller are here. 192.0.2.0/24 is set aside for documentation.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -23,6 +22,7 @@ pub struct Namespace {
 impl Namespace {
     pub(crate) fn create(name: &str) -> Result<Self> {
         tool::find("ip")?;
+        let _making = signals::making();
         let namespace = Self { name: name.to_owned() };
         tool::run(Command::new("ip").args(["netns", "add", name]))?;
         namespace.ip(&["link", "set", "lo", "up"])?;

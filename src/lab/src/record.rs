@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Doing, Result};
 use crate::log::Log;
-use crate::process::Identity;
-use crate::tool;
+use crate::process::{Identity, Process};
+use crate::{signals, tool};
 
 const OWNER: &str = "owner";
 const PROCESSES: &str = "processes";
@@ -54,8 +54,12 @@ impl Record {
         Ok(record)
     }
 
-    pub(crate) fn add_process(&self, pid: i32, name: &str) -> Result<()> {
-        self.write(PROCESSES, Identity::of(pid), name)
+    /// Starts a process with its output in `<name>.log`, and writes it down.
+    pub(crate) fn spawn(&self, name: &str, command: Command) -> Result<Process> {
+        let _making = signals::making();
+        let process = Process::start(name, command, self.log(name))?;
+        self.write(PROCESSES, Identity::of(process.pid()), name)?;
+        Ok(process)
     }
 
     /// The log of a process of this name.
@@ -182,7 +186,7 @@ mod tests {
         let mut left = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
         let mut other = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
         let record = Record::begin(base.path(), 7).unwrap();
-        record.add_process(i32::try_from(left.id()).unwrap(), "left").unwrap();
+        record.write(PROCESSES, Identity::of(i32::try_from(left.id()).unwrap()), "left").unwrap();
         // The same number with another start time is another process.
         let other_id = Identity::of(i32::try_from(other.id()).unwrap()).unwrap();
         record.write(PROCESSES, Some(Identity { started: other_id.started + 1, ..other_id }), "other").unwrap();

@@ -2,12 +2,20 @@
 //! without dropping anything, and only the next run would clean up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::record;
 
 static ENDING: AtomicBool = AtomicBool::new(false);
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Held while something is made and written down, so that a signal finds it in the record or not made at all. Once a
+/// signal has come nobody gets it any more.
+pub(crate) fn making() -> MutexGuard<'static, ()> {
+    MAKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Ends this process's laboratories, then the process, when SIGINT or SIGTERM comes.
 ///
@@ -25,6 +33,7 @@ pub fn end_on_signal() {
         let Ok(signal) = signals.wait() else { return };
         ENDING.store(true, Ordering::Relaxed);
         eprintln!("\n{signal}: ending what was started");
+        let _nothing_more = making();
         let me = std::process::id();
         for run in record::runs().iter().filter(|run| run.is_of(me)) {
             run.end();

@@ -11,7 +11,7 @@ use speediso_lab::tool;
 
 pub(crate) const TARGET_SERIAL: &str = "DEMO-TARGET";
 pub(crate) const DATA_SERIAL: &str = "DEMO-DATA";
-pub(crate) const TARGET_BYTES: u64 = 4 << 30;
+pub(crate) const TARGET_BYTES: u64 = 2 << 30;
 const DATA_BYTES: u64 = 256 << 20;
 
 pub(crate) struct Disks {
