@@ -325,6 +325,8 @@ impl Boot {
     fn on_failure(&self) {
         let action = match self.config.on_failure {
             OnFailure::Shell | OnFailure::Retry | OnFailure::Wait => return,
+            // Armed as before, the next boot would do the same again.
+            OnFailure::Reboot if self.config.arm.is_some() || self.config.tasks.is_some() => PowerAction::PowerOff,
             OnFailure::Reboot => PowerAction::Reboot,
             OnFailure::PowerOff => PowerAction::PowerOff,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use speediso_model::fault::{Fault, FaultClass, FaultCode};
 use speediso_model::inventory::Inventory;
-use speediso_model::outcome::{Outcome, TaskResult};
+use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::taskfile::TaskFile;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
@@ -66,6 +66,8 @@ pub async fn run(args: RunArgs) -> u8 {
             let fault = results.iter().find_map(|r| r.fault.as_ref());
             match worst {
                 Outcome::Verified => 0,
+                // An earlier task of the file has changed something.
+                Outcome::FailedUnchanged if results.iter().any(|r| r.changed == Some(Changed::Changed)) => 2,
                 Outcome::FailedUnchanged => fault.map_or(1, exit_code),
                 Outcome::FailedChanged => 2,
                 Outcome::Unknown => 3,

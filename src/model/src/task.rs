@@ -51,7 +51,7 @@ pub struct InventoryTask {}
 pub enum WipeTargets {
     /// One disk for each.
     Hints(Vec<RootDeviceHints>),
-    /// Every disk that is fixed and not read-only. A disk in use refuses the whole task.
+    /// Every fixed disk. One that is in use or read-only refuses the whole task.
     AllDisks,
 }
 

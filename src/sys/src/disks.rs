@@ -32,6 +32,8 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
     let mut names: Vec<String> = std::fs::read_dir(roots.sys.join("block"))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| is_disk(name, scope))
+        // Paths of a multipath NVMe namespace, which have no device node of their own.
+        .filter(|name| read_number(&roots.sys.join("block").join(name).join("hidden")) != Some(1))
         .collect();
     names.sort();
     let uses = Uses::read(roots);

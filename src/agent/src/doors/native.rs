@@ -355,7 +355,7 @@ where
     let mut backoff = Backoff::default();
     loop {
         match request().await {
-            Err(fault) if fault.is_transient() => {
+            Err(fault) if may_pass(&fault) => {
                 if backoff.tries() == 0 {
                     tracing::warn!("{fault}; trying on");
                 }
@@ -370,6 +370,13 @@ fn heed(engine: &Engine, lease: &Lease) {
     for run in &lease.cancel {
         engine.cancel(*run);
     }
+}
+
+/// Whether the same request may be answered otherwise later: a controller in trouble, too, is one that is away. A run
+/// that was taken back is not waited for: the next one has to be asked for.
+fn may_pass(fault: &Fault) -> bool {
+    let trouble = matches!(fault.code, FaultCode::Internal | FaultCode::ProtocolError | FaultCode::TlsPinMismatch);
+    fault.code != FaultCode::LeaseLost && (fault.is_transient() || trouble)
 }
 
 /// Whether repeating the request cannot help.

@@ -46,7 +46,7 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
             }
         }
         WipeTargets::AllDisks => {
-            for disk in all.iter().filter(|d| !d.removable && !d.read_only) {
+            for disk in all.iter().filter(|d| !d.removable) {
                 // A disk in use is not left out: the order says all, and "all but some" is not what it says.
                 if let Some(Rejection::Unusable { code, reason }) = unusable(disk, false) {
                     return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
@@ -54,7 +54,7 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
                 chosen.push(disk);
             }
             if chosen.is_empty() {
-                return Err(Fault::new(FaultCode::NoMatchingDisk, "no disk here is fixed and writable"));
+                return Err(Fault::new(FaultCode::NoMatchingDisk, "no disk here is fixed"));
             }
         }
     }
