@@ -64,13 +64,21 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     }
 
     let boot = Boot { config, roots, state, build, engine, ssh, http, address: network.address.to_string() };
-    let fault = match wrong {
+    let mut fault = match wrong {
         Some(fault) => boot.only_report(fault).await,
         None => boot.door().await,
     };
-    if let Some(fault) = fault {
-        trouble(&boot.engine, fault);
-        boot.on_failure();
+    let mut backoff = Backoff::default();
+    while let Some(failed) = fault.take() {
+        let again = boot.config.on_failure == OnFailure::Retry && failed.is_transient();
+        trouble(&boot.engine, failed);
+        if again && boot.nothing_begun() {
+            tokio::time::sleep(backoff.next()).await;
+            tracing::warn!("speediso.on_failure=retry: trying again");
+            fault = boot.door().await;
+        } else {
+            boot.on_failure().await;
+        }
     }
     tracing::info!("the live system stays up: shell on the console, ssh {}@{}", "root", boot.address);
     // The lease of the address is renewed while this value lives.
@@ -285,7 +293,7 @@ impl Boot {
 
     async fn permitted(&self, permitted: Permitted) -> Result<(), Fault> {
         // What a restarted agent finds half done is not begun again by itself.
-        if self.engine.runs().iter().any(|r| r.started) {
+        if !self.nothing_begun() {
             return Err(Fault::new(
                 FaultCode::AgentDied,
                 "the agent ended in the middle of the work and does not begin it again by itself",
@@ -322,7 +330,12 @@ impl Boot {
         Permitted::to_look_at(tasks).run(&self.engine, &self.state, &self.roots, true).await;
     }
 
-    fn on_failure(&self) {
+    /// Whether no task of this boot has passed its last check.
+    fn nothing_begun(&self) -> bool {
+        self.engine.runs().iter().all(|r| !r.started)
+    }
+
+    async fn on_failure(&self) {
         let action = match self.config.on_failure {
             OnFailure::Shell | OnFailure::Retry | OnFailure::Wait => return,
             // Armed as before, the next boot would do the same again.
@@ -331,6 +344,8 @@ impl Boot {
             OnFailure::PowerOff => PowerAction::PowerOff,
         };
         tracing::warn!("speediso.on_failure says {action:?}");
+        // No write is cut off by our own hand.
+        self.engine.at_rest().await;
         let Err(fault) = speediso_tasks::perform_power(action);
         tracing::error!("{fault}");
     }

@@ -41,6 +41,9 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 pub trait StartGate: Send + Sync {
     /// Asked once per run, before the first change. Returning `Ok` means that the start is on record.
     async fn permit(&self, run: RunId, plan: &Plan, digest: &PlanDigest) -> Result<(), Fault>;
+
+    /// Whether somebody beyond this machine takes the events, so that the last of them are waited for before it goes.
+    fn listens(&self) -> bool;
 }
 
 /// What a run is to do.
@@ -62,6 +65,7 @@ impl std::fmt::Debug for Submission {
 #[derive(Clone, Debug)]
 pub struct Run {
     pub id: RunId,
+    /// Without what may be secret in it.
     pub task: Task,
     pub started: bool,
     /// Present once it has ended.
@@ -104,8 +108,10 @@ struct Inner {
     surroundings: Mutex<Surroundings>,
     runtime: tokio::runtime::Handle,
     state: Mutex<State>,
-    /// Counts changes; doors wait for it.
+    /// Counts what is new to tell; doors wait for it.
     changes: watch::Sender<u64>,
+    /// The number up to which events are stored elsewhere.
+    acknowledged: watch::Sender<u64>,
     /// How often the agent died before, in this boot.
     restarts: u32,
 }
@@ -149,6 +155,7 @@ impl Engine {
                     progress: BTreeMap::new(),
                 }),
                 changes: watch::Sender::new(0),
+                acknowledged: watch::Sender::new(0),
                 restarts: u32::try_from(restarts).unwrap_or(u32::MAX),
             }),
         };
@@ -199,7 +206,7 @@ impl Engine {
     /// Registers a run and begins it.
     ///
     /// # Errors
-    /// When the task is invalid, the run is known already, or another task is still going on.
+    /// When the task is invalid, the run is known already, another task is still going on, or it cannot be journalled.
     pub fn submit(&self, submission: Submission) -> Result<(), Fault> {
         submission.task.validate()?;
         let cancel = Cancel::default();
@@ -214,20 +221,23 @@ impl Engine {
                     format!("{} is still going on as run {}", busy.task.kind(), busy.id),
                 ));
             }
+            self.record(&mut state, Some(submission.run), EventKind::Registered { task: submission.task.redacted() })?;
             state.cancels.insert(submission.run, cancel.clone());
         }
-        self.tell(Some(submission.run), EventKind::Registered { task: submission.task.clone() });
         let engine = self.clone();
-        std::thread::Builder::new()
-            .name(format!("task-{}", submission.task.kind()))
-            .spawn(move || {
-                let run = submission.run;
-                let kind = submission.task.kind();
-                let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, &cancel)))
-                    .unwrap_or_else(|panic| panicked(kind, panic.as_ref()));
-                engine.tell(Some(run), EventKind::Ended { result });
-            })
-            .map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
+        let (run, kind) = (submission.run, submission.task.kind());
+        let spawned = std::thread::Builder::new().name(format!("task-{kind}")).spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, &cancel)))
+                .unwrap_or_else(|panic| panicked(kind, panic.as_ref()));
+            engine.tell(Some(run), EventKind::Ended { result });
+        });
+        if let Err(error) = spawned {
+            let fault = Fault::from_error(FaultCode::Internal, &error);
+            self.tell(
+                Some(run),
+                EventKind::Ended { result: TaskResult::failed(kind, Outcome::FailedUnchanged, fault) },
+            );
+        }
         Ok(())
     }
 
@@ -255,22 +265,31 @@ impl Engine {
         }
     }
 
+    /// Waits until no run is going on.
+    pub async fn at_rest(&self) {
+        let mut changes = self.inner.changes.subscribe();
+        while self.state().runs.iter().any(|r| r.result.is_none()) {
+            // The sender lives as long as the engine.
+            let _ = changes.changed().await;
+        }
+    }
+
     /// Changes whenever there is something new to tell.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
     }
 
-    /// The oldest events that nobody has acknowledged.
+    /// The oldest events that nobody has acknowledged, up to a number of them and about so many bytes.
     #[must_use]
-    pub fn unacknowledged(&self, limit: usize) -> Vec<Event> {
-        self.state().events.batch(limit)
+    pub fn unacknowledged(&self, limit: usize, bytes: usize) -> Vec<Event> {
+        self.state().events.batch(limit, bytes)
     }
 
     /// Everything up to and with this number is stored elsewhere.
     pub fn acknowledge(&self, seq: u64) {
         self.state().events.acknowledge(seq);
-        self.inner.changes.send_modify(|n| *n += 1);
+        self.inner.acknowledged.send_replace(seq);
     }
 
     /// The latest of every run and device that is going on.
@@ -279,23 +298,34 @@ impl Engine {
         self.state().progress.values().cloned().collect()
     }
 
-    /// Journals an event, keeps it for the doors, and writes it to the consoles.
+    /// Keeps an event for the doors, writes it to the consoles, and journals it if that can be done.
     pub fn tell(&self, run: Option<RunId>, kind: EventKind) {
         let mut state = self.state();
-        if let Some(id) = run {
-            note(&mut state.runs, id, &kind);
-            if matches!(kind, EventKind::Ended { .. }) {
-                state.cancels.remove(&id);
-                state.progress.retain(|(r, _), _| *r != id);
+        if let Err(fault) = self.record(&mut state, run, kind.clone()) {
+            tracing::error!("{fault}, proceeding");
+            if let Some(id) = run {
+                note(&mut state.runs, id, &kind);
             }
         }
-        say(&kind);
-        let event = state.events.push(run, clock::uptime_ms(), kind);
-        if let Err(error) = state.journal.append(&event) {
-            tracing::error!("the journal cannot be written, proceeding: {error}");
+        if let (Some(id), EventKind::Ended { .. }) = (run, kind) {
+            state.cancels.remove(&id);
+            state.progress.retain(|(r, _), _| *r != id);
         }
         drop(state);
         self.inner.changes.send_modify(|n| *n += 1);
+    }
+
+    /// The same, but an event that cannot be journalled counts for nothing: what it announces must not be done.
+    fn record(&self, state: &mut State, run: Option<RunId>, kind: EventKind) -> Result<(), Fault> {
+        say(&kind);
+        let event = state.events.push(run, clock::uptime_ms(), kind);
+        let journalled = state.journal.append(&event);
+        self.inner.changes.send_modify(|n| *n += 1);
+        journalled.map_err(|e| Fault::new(FaultCode::Io, "the journal cannot be written").because(e.to_string()))?;
+        if let Some(id) = run {
+            note(&mut state.runs, id, &event.kind);
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -335,37 +365,48 @@ impl Engine {
         if let Err(fault) = cancel.check() {
             return unchanged(fault);
         }
-        if task.needs_permission()
-            && let Err(fault) = self.inner.runtime.block_on(gate.permit(*run, &plan, &digest))
-        {
-            return unchanged(fault);
+        if task.needs_permission() {
+            let permitted = self.inner.runtime.block_on(async {
+                tokio::select! {
+                    permitted = gate.permit(*run, &plan, &digest) => permitted,
+                    () = cancel.cancelled() => cancel.check(),
+                }
+            });
+            if let Err(fault) = permitted {
+                return unchanged(fault);
+            }
         }
         // On record before the first change: should we die now, the truth is that it may have begun.
-        self.tell(Some(*run), EventKind::Started { digest: digest.clone() });
+        let recorded = self.record(&mut self.state(), Some(*run), EventKind::Started { digest: digest.clone() });
+        if let Err(fault) = recorded {
+            return unchanged(fault);
+        }
         match task {
-            Task::Power(power) => self.last_words(*run, power.action),
+            Task::Power(power) => self.last_words(*run, power.action, gate.listens()),
             _ => speediso_tasks::execute(task, &digest, &ctx),
         }
     }
 
     /// Delivers what there is to tell, then goes. Returns only if the kernel declines.
-    fn last_words(&self, run: RunId, action: PowerAction) -> TaskResult {
+    fn last_words(&self, run: RunId, action: PowerAction, heard: bool) -> TaskResult {
         let step = match action {
             PowerAction::Reboot => "reboot",
             PowerAction::PowerOff => "power off",
         };
         self.tell(Some(run), EventKind::StepBegan { step: step.into() });
-        let delivered = self.inner.runtime.block_on(async {
-            let mut changes = self.inner.changes.subscribe();
-            tokio::time::timeout(LAST_WORDS, async {
-                while !self.state().events.is_empty() {
-                    let _ = changes.changed().await;
-                }
-            })
-            .await
-        });
-        if delivered.is_err() {
-            tracing::warn!("not everything could be told in time; proceeding with {step}");
+        if heard {
+            let delivered = self.inner.runtime.block_on(async {
+                let mut acknowledged = self.inner.acknowledged.subscribe();
+                tokio::time::timeout(LAST_WORDS, async {
+                    while !self.state().events.is_empty() {
+                        let _ = acknowledged.changed().await;
+                    }
+                })
+                .await
+            });
+            if delivered.is_err() {
+                tracing::warn!("not everything could be told in time; proceeding with {step}");
+            }
         }
         let Err(fault) = speediso_tasks::perform_power(action);
         TaskResult::failed(step, Outcome::FailedUnchanged, fault)

@@ -13,6 +13,8 @@ use speediso_model::event::Event;
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
+    /// Up to here every line is whole.
+    good: u64,
 }
 
 impl Journal {
@@ -32,14 +34,19 @@ impl Journal {
             line.clear();
         }
         file.set_len(good)?;
-        Ok((Self { file }, events))
+        Ok((Self { file, good }, events))
     }
 
+    /// Either the whole line is there afterwards, or nothing of it: half a line would hide all that follow.
     pub(crate) fn append(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.file.sync_data()
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.good += line.len() as u64,
+            Err(_) => self.file.set_len(self.good)?,
+        }
+        written
     }
 }
 

@@ -33,9 +33,9 @@ pub struct RunArgs {
     /// Public key (64 hex digits) of the task file's signature (FILE.sig)
     #[arg(long, value_name = "HEX", conflicts_with = "arm")]
     tasks_key: Option<String>,
-    /// Refuse unless a destructive task's plan has this digest, as --dry-run printed it
+    /// Refuse a destructive task unless its plan has this digest, as --dry-run printed it; once for each such task
     #[arg(long, value_name = "DIGEST")]
-    expect_plan: Option<String>,
+    expect_plan: Vec<String>,
     /// SHA-256 of a CA certificate (sha256:HEX) for images over https; may be repeated
     #[arg(long, value_name = "PIN")]
     ca: Vec<String>,
@@ -130,8 +130,9 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         Permitted::by_signature(&bytes, &signature, key.as_sha256(), &machine, &state, &roots)?
     } else {
         let file = TaskFile::parse(&bytes)?;
-        Permitted::by_hand(file, args.arm.as_deref(), args.expect_plan.clone(), &machine)?
+        Permitted::by_hand(file, args.arm.as_deref(), &machine)?
     };
+    let permitted = permitted.expecting(args.expect_plan);
     let mut pins = Vec::new();
     for pin in &args.ca {
         let pin: speediso_model::image::ImageDigest = pin.parse().map_err(|_| bad(format!("--ca {pin}")))?;

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use speediso_model::fault::{Fault, FaultCode};
@@ -11,10 +12,10 @@ use speediso_model::fault::{Fault, FaultCode};
 pub const DEFAULT: &str = "/run/speediso";
 
 /// Held by one agent at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: Arc<Flock<File>>,
 }
 
 impl StateDir {
@@ -45,7 +46,7 @@ impl StateDir {
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
             Fault::new(FaultCode::Io, format!("another agent holds {}", path.display())).because(errno.to_string())
         })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
     }
 
     #[must_use]

@@ -46,6 +46,7 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Why the last handshake was refused; `None` once one was accepted.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -57,8 +58,8 @@ impl Findings {
         self.ca.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn refuse(&self, refusal: Refusal) {
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    fn ended(&self, refusal: Option<Refusal>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
     }
 }
 
@@ -121,9 +122,12 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.check(end_entity, intermediates, server_name, now) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Ok(()) => {
+                self.findings.ended(None);
+                Ok(ServerCertVerified::assertion())
+            }
             Err(error) => {
-                self.findings.refuse(match &error {
+                self.findings.ended(Some(match &error {
                     rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Refusal::Pin,
                     rustls::Error::InvalidCertificate(
                         CertificateError::Expired
@@ -132,7 +136,7 @@ impl ServerCertVerifier for PinnedCa {
                         | CertificateError::NotValidYetContext { .. },
                     ) => Refusal::Validity,
                     other => Refusal::Other(other.to_string()),
-                });
+                }));
                 Err(error)
             }
         }

@@ -120,10 +120,16 @@ impl EventBuffer {
         self.waiting.push_back(event);
     }
 
-    /// The oldest `limit` that are not acknowledged.
+    /// The oldest that are not acknowledged: at most `limit`, and no more than `bytes` of JSON unless the first alone
+    /// is larger.
     #[must_use]
-    pub fn batch(&self, limit: usize) -> Vec<Event> {
-        self.waiting.iter().take(limit).cloned().collect()
+    pub fn batch(&self, limit: usize, bytes: usize) -> Vec<Event> {
+        let mut total = 0;
+        let fits = |(i, event): &(usize, &Event)| {
+            total += serde_json::to_vec(event).map_or(0, |json| json.len());
+            *i == 0 || total <= bytes
+        };
+        self.waiting.iter().enumerate().take(limit).take_while(fits).map(|(_, event)| event.clone()).collect()
     }
 
     /// Forgets what has arrived, all up to and with `seq`.
@@ -147,6 +153,19 @@ impl EventBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delivery_has_a_size_and_the_first_goes_whatever_its_own() {
+        let mut buffer = EventBuffer::default();
+        for length in [5000, 10, 10, 5000] {
+            buffer.push(None, 0, EventKind::Notice { text: "x".repeat(length) });
+        }
+        assert_eq!(buffer.batch(10, 1000).len(), 1);
+        buffer.acknowledge(1);
+        assert_eq!(buffer.batch(10, 1000).len(), 2);
+        assert_eq!(buffer.batch(1, 1000).len(), 1);
+        assert_eq!(buffer.batch(10, usize::MAX).len(), 3);
+    }
     use proptest::prelude::*;
 
     proptest! {
@@ -168,7 +187,7 @@ mod tests {
                 received.len() as u64
             };
             for fate in fates {
-                let batch = buffer.batch(3);
+                let batch = buffer.batch(3, usize::MAX);
                 match fate {
                     0 => {}                                        // the request is lost
                     1 => { deliver(&batch); }                      // the answer is lost
@@ -177,7 +196,7 @@ mod tests {
                 }
             }
             while !buffer.is_empty() {
-                let ack = deliver(&buffer.batch(3));
+                let ack = deliver(&buffer.batch(3, usize::MAX));
                 buffer.acknowledge(ack);
             }
             prop_assert_eq!(received, (1..=n).collect::<Vec<_>>());

@@ -92,9 +92,34 @@ pub struct ImageSource {
     pub max_window: Option<Bytes>,
 }
 
+impl ImageSource {
+    /// Where it is, as it may be shown.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        shown_url(&self.url)
+    }
+}
+
+/// A URL without what may be secret in it: user, password and query.
+#[must_use]
+pub fn shown_url(url: &str) -> String {
+    let address = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shown_url_keeps_no_secret() {
+        assert_eq!(shown_url("https://me:pass@host:8443/a/b.zst?sig=abc#x"), "https://host:8443/a/b.zst");
+        assert_eq!(shown_url("http://host?token=abc"), "http://host");
+        assert_eq!(shown_url("https://host/a@b"), "https://host/a@b");
+    }
 
     #[test]
     fn digests_are_strict() {

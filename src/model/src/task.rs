@@ -251,6 +251,24 @@ impl Task {
         }
     }
 
+    /// As it may be told to others: what may be secret in it is gone.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let hide = |image: &mut ImageSource| image.url = image.shown();
+        let mut task = self.clone();
+        match &mut task {
+            Self::WriteImage(task) => hide(&mut task.image),
+            Self::ConfigDrive(task) => {
+                task.image.as_mut().map(hide);
+                for text in task.content.iter_mut().flat_map(|c| [&mut c.user_data, &mut c.network]).flatten() {
+                    *text = format!("({} bytes, not shown)", text.len());
+                }
+            }
+            Self::Inventory(_) | Self::Wipe(_) | Self::Partition(_) | Self::BootEntry(_) | Self::Power(_) => {}
+        }
+        task
+    }
+
     /// Whether it can lose somebody's data.
     #[must_use]
     pub fn is_destructive(&self) -> bool {

@@ -36,7 +36,7 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
         .filter(|name| read_number(&roots.sys.join("block").join(name).join("hidden")) != Some(1))
         .collect();
     names.sort();
-    let uses = Uses::read(roots);
+    let uses = Uses::read(roots)?;
     Ok(names
         .iter()
         .map(|name| read_one(roots, name, &uses))
@@ -70,7 +70,7 @@ pub fn identify(roots: &Roots, file: &File) -> io::Result<Disk> {
         .and_then(|n| n.to_str())
         .filter(|name| roots.sys.join("block").join(name).exists())
         .ok_or_else(|| io::Error::other(format!("device {major}:{minor} is not a whole disk")))?;
-    let mut disk = read_one(roots, name, &Uses::read(roots));
+    let mut disk = read_one(roots, name, &Uses::read(roots)?);
     disk.size = Bytes(ioctl::size_in_bytes(file)?);
     disk.logical_sectors = ioctl::logical_sector_size(file)?;
     disk.physical_sectors = ioctl::physical_sector_size(file)?;
@@ -197,25 +197,40 @@ fn by_path(roots: &Roots, name: &str) -> Option<String> {
 
 /// Mounts and swaps of the whole system, read once.
 struct Uses {
-    /// Device number and mount point.
-    mounts: Vec<(String, String)>,
+    mounts: Vec<Mount>,
     swaps: Vec<String>,
 }
 
+/// One line of proc_pid_mountinfo(5).
+struct Mount {
+    /// Of the device, as `major:minor`; btrfs and others that span devices have one of their own here.
+    number: String,
+    at: String,
+    source: String,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(2);
+        let (number, at) = (fields.next()?.to_owned(), fields.nth(1)?.to_owned());
+        Some(Self { number, at, source: filesystem.split(' ').nth(1)?.to_owned() })
+    }
+}
+
 impl Uses {
-    fn read(roots: &Roots) -> Self {
-        let lines = |path: &str| std::fs::read_to_string(roots.proc.join(path)).unwrap_or_default();
-        // proc_pid_mountinfo(5): the third field is the device number, the fifth the mount point.
-        let mounts = lines("self/mountinfo")
-            .lines()
-            .filter_map(|line| {
-                let mut fields = line.split(' ').skip(2);
-                Some((fields.next()?.to_owned(), fields.nth(1)?.to_owned()))
-            })
-            .collect();
-        let swaps =
-            lines("swaps").lines().skip(1).filter_map(|l| Some(l.split_whitespace().next()?.to_owned())).collect();
-        Self { mounts, swaps }
+    /// What cannot be read is not taken for "nothing is mounted".
+    fn read(roots: &Roots) -> io::Result<Self> {
+        let mounts = std::fs::read_to_string(roots.proc.join("self/mountinfo"))?;
+        // A kernel without swap has no such file.
+        let swaps = match std::fs::read_to_string(roots.proc.join("swaps")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        Ok(Self {
+            mounts: mounts.lines().filter_map(Mount::parse).collect(),
+            swaps: swaps.lines().skip(1).filter_map(|l| Some(l.split_whitespace().next()?.to_owned())).collect(),
+        })
     }
 
     fn of(&self, roots: &Roots, disk: &str) -> Vec<Use> {
@@ -233,8 +248,9 @@ impl Uses {
         for (name, dir) in parts {
             let device = roots.dev.join(name.replace('!', "/")).display().to_string();
             let number = read_line(&dir.join("dev"));
-            for (_, at) in self.mounts.iter().filter(|(n, _)| Some(n) == number.as_ref()) {
-                uses.push(Use::Mounted { device: device.clone(), at: at.clone() });
+            let mounted = |m: &&Mount| Some(&m.number) == number.as_ref() || m.source == device;
+            for mount in self.mounts.iter().filter(mounted) {
+                uses.push(Use::Mounted { device: device.clone(), at: mount.at.clone() });
             }
             if self.swaps.contains(&device) {
                 uses.push(Use::Swap { device: device.clone() });
@@ -265,6 +281,8 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a temporary directory");
             fs::create_dir_all(dir.path().join("sys/block")).expect("made");
+            fs::create_dir_all(dir.path().join("proc/self")).expect("made");
+            fs::write(dir.path().join("proc/self/mountinfo"), "").expect("written");
             Self { dir }
         }
 

@@ -72,8 +72,9 @@ fn run(task: &ConfigDriveTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
     };
     ctx.reporter.step_began("config drive");
     match write(&volume, &placed, disk) {
-        Ok(files) => {
-            ctx.reporter.step_ended("config drive", &format!("{} files, label {}", files.len(), volume.label));
+        Ok(()) => {
+            let files = &volume.files;
+            ctx.reporter.step_ended("config drive", &format!("{} bytes, label {}", volume.bytes.len(), volume.label));
             let facts = json!({
                 "label": volume.label, "offset": placed.offset, "bytes": volume.bytes.len(), "files": files,
             });
@@ -88,7 +89,8 @@ fn run(task: &ConfigDriveTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
 struct Volume {
     label: &'static str,
     bytes: AlignedBuffer,
-    is_fat: bool,
+    /// Names of its files, if we made it.
+    files: Vec<String>,
 }
 
 fn prepare(task: &ConfigDriveTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<Volume, Fault> {
@@ -97,7 +99,7 @@ fn prepare(task: &ConfigDriveTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<
             let label = label_of(content.format);
             let bytes = make_fat(content, disk.sector_size())
                 .map_err(|e| Fault::new(FaultCode::Internal, "making the config drive").because(e.to_string()))?;
-            Ok(Volume { label, bytes, is_fat: true })
+            Ok(Volume { label, files: list(&bytes)?, bytes })
         }
         (None, Some(image)) => fetch_image(image, ctx),
         _ => Err(Fault::new(FaultCode::TaskInvalid, "exactly one of content and image is needed")),
@@ -207,9 +209,12 @@ fn fetch_image(image: &ImageSource, ctx: &TaskCtx) -> Result<Volume, Fault> {
         let mut bytes = Vec::new();
         source.take(MAX_IMAGE + 1).read_to_end(&mut bytes).map(|_| bytes)
     });
-    let bytes = read.map_err(|e| Fault::new(FaultCode::ImageTruncated, format!("fetching {}: {e}", image.url)))?;
+    let bytes = read.map_err(|e| Fault::new(FaultCode::ImageTruncated, format!("fetching {}: {e}", image.shown())))?;
     if bytes.len() as u64 > MAX_IMAGE {
-        return Err(Fault::new(FaultCode::ImageTooLarge, format!("{} is larger than {}", image.url, Bytes(MAX_IMAGE))));
+        return Err(Fault::new(
+            FaultCode::ImageTooLarge,
+            format!("{} is larger than {}", image.shown(), Bytes(MAX_IMAGE)),
+        ));
     }
     let Some((digest, _)) = hashed.so_far() else {
         return Err(Fault::new(FaultCode::Internal, "the digest of the source was lost"));
@@ -217,23 +222,23 @@ fn fetch_image(image: &ImageSource, ctx: &TaskCtx) -> Result<Volume, Fault> {
     if digest != image.digest {
         return Err(Fault::new(
             FaultCode::ImageDigestMismatch,
-            format!("{} is {digest}, the order names {}", image.url, image.digest),
+            format!("{} is {digest}, the order names {}", image.shown(), image.digest),
         ));
     }
-    let (label, is_fat) = label_in(&bytes).ok_or_else(|| {
+    let label = label_in(&bytes).ok_or_else(|| {
         Fault::new(
             FaultCode::ImageFormat,
-            format!("{} is no FAT or ISO 9660 file system labelled CIDATA or config-2", image.url),
+            format!("{} is no FAT or ISO 9660 file system labelled CIDATA or config-2", image.shown()),
         )
     })?;
     let length = bytes.len().next_multiple_of(1 << 20);
     let mut aligned = AlignedBuffer::zeroed(length);
     aligned[..bytes.len()].copy_from_slice(&bytes);
-    Ok(Volume { label, bytes: aligned, is_fat })
+    Ok(Volume { label, bytes: aligned, files: Vec::new() })
 }
 
-/// Which of the two labels the file system carries, and whether it is FAT.
-fn label_in(bytes: &[u8]) -> Option<(&'static str, bool)> {
+/// Which of the two labels the file system carries.
+fn label_in(bytes: &[u8]) -> Option<&'static str> {
     let known = |label: &[u8]| {
         let text = String::from_utf8_lossy(label).trim().to_ascii_lowercase();
         match text.as_str() {
@@ -244,13 +249,17 @@ fn label_in(bytes: &[u8]) -> Option<(&'static str, bool)> {
     };
     // ECMA-119, 8.4: the primary volume descriptor is sector 16 of 2048 bytes; the volume's name is at 40.
     if bytes.get(0x8001..0x8006) == Some(b"CD001") {
-        return Some((known(bytes.get(0x8028..0x8048)?)?, false));
+        return known(bytes.get(0x8028..0x8048)?);
     }
     if bytes.get(510..512) != Some(&[0x55, 0xaa]) {
         return None;
     }
-    let volume = FileSystem::new(Cursor::new(bytes.to_vec()), FsOptions::new()).ok()?;
-    Some((known(volume.volume_label_as_bytes())?, true))
+    // Microsoft's FAT specification, "Boot Sector and BPB": FAT32 has 0 at 22; 29 (hex) says that a label follows.
+    let extended = if bytes.get(22..24)? == [0, 0] { 66 } else { 38 };
+    if bytes.get(extended) != Some(&0x29) {
+        return None;
+    }
+    known(bytes.get(extended + 5..extended + 16)?)
 }
 
 /// Where the volume goes, and the table that says so.
@@ -272,12 +281,16 @@ fn place(volume: &Volume, disk: &ClaimedDisk) -> Result<Placed, Fault> {
     // Computed from the disk's end, not from the header: the image's table may have been made for a smaller disk.
     let array = u64::from(header.num_parts) * u64::from(header.part_size);
     let usable_end = disk.size() - sector - array.next_multiple_of(sector);
-    let offset = (usable_end - length) / MIB * MIB;
-    if let Some(p) = partitions.values().find(|p| p.is_used() && (p.last_lba + 1) * sector > offset) {
-        return Err(Fault::new(
-            FaultCode::DiskTooSmall,
-            format!("partition {:?} of {} reaches to the end: no room for a config drive", p.name, disk.name()),
-        ));
+    let no_room = |what: String| Fault::new(FaultCode::DiskTooSmall, what);
+    let Some(offset) = usable_end.checked_sub(length).map(|at| at / MIB * MIB).filter(|at| *at >= MIB) else {
+        return Err(no_room(format!("{} has no room for a config drive", disk.name())));
+    };
+    if let Some(p) = partitions.values().find(|p| p.is_used() && p.last_lba >= offset / sector) {
+        return Err(no_room(format!(
+            "partition {:?} of {} reaches to the end: no room for a config drive",
+            p.name,
+            disk.name()
+        )));
     }
     let Some(number) = (1..=header.num_parts).find(|n| partitions.get(n).is_none_or(|p| !p.is_used())) else {
         return Err(Fault::new(FaultCode::PartitionTable, "the partition table is full"));
@@ -296,8 +309,8 @@ fn place(volume: &Volume, disk: &ClaimedDisk) -> Result<Placed, Fault> {
     Ok(Placed { edges: gptedit::finish(table, sector, partitions)?, number, offset })
 }
 
-/// Content first, table after it; returns the names of the files read back.
-fn write(volume: &Volume, placed: &Placed, disk: &ClaimedDisk) -> Result<Vec<String>, Fault> {
+/// Content first, table after it.
+fn write(volume: &Volume, placed: &Placed, disk: &ClaimedDisk) -> Result<(), Fault> {
     disk.write_at(placed.offset, &volume.bytes).on(disk)?;
     disk.flush().on(disk)?;
     let mut back = AlignedBuffer::zeroed(volume.bytes.len());
@@ -308,10 +321,9 @@ fn write(volume: &Volume, placed: &Placed, disk: &ClaimedDisk) -> Result<Vec<Str
             format!("the config drive on {} reads back differently", disk.name()),
         ));
     }
-    let files = if volume.is_fat { list(&back)? } else { Vec::new() };
     placed.edges.write(disk)?;
     disk.reread_table().on(disk)?;
-    Ok(files)
+    Ok(())
 }
 
 fn list(bytes: &[u8]) -> Result<Vec<String>, Fault> {
@@ -358,7 +370,7 @@ mod tests {
     fn volumes_are_recognised_by_other_tools() {
         for (format, sector) in [(ConfigDriveFormat::NoCloud, 512), (ConfigDriveFormat::Config2, 4096)] {
             let bytes = make_fat(&content(format), sector).expect("made");
-            assert_eq!(label_in(&bytes), Some((label_of(format), true)));
+            assert_eq!(label_in(&bytes), Some(label_of(format)));
             let file = tempfile::NamedTempFile::new().expect("a temporary file");
             std::fs::write(file.path(), &bytes[..]).expect("written");
             let fsck = std::process::Command::new("fsck.vfat")

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use speediso_model::build::BuildInfo;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
+use tokio::sync::watch;
 
 /// How far a step is. The run and the time are added by whoever reports it on.
 #[derive(Clone, Debug)]
@@ -32,17 +32,29 @@ pub trait Reporter: Send + Sync {
 }
 
 /// Asks a task to stop at the next safe point.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+#[derive(Clone, Debug)]
+pub struct Cancel(Arc<watch::Sender<bool>>);
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+}
 
 impl Cancel {
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.send_replace(true);
     }
 
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Waits until somebody asks.
+    pub async fn cancelled(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(|cancelled| *cancelled).await;
     }
 
     /// # Errors

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::image::shown_url;
 use tokio::sync::mpsc;
 
 use crate::ctx::{Cancel, TaskCtx};
@@ -65,9 +66,10 @@ pub(crate) struct Fetch {
 /// # Errors
 /// `image-unreachable` when nobody answers, `image-refused` when the answer is no.
 pub(crate) fn open(url: &str, ctx: &TaskCtx) -> Result<Fetch, Fault> {
-    let request = ctx
-        .http
-        .get(url)
+    let request = ctx.http.get(url);
+    // In what is reported there is no password.
+    let url = shown_url(url);
+    let request = request
         // What is hashed is what the server stores, not what a helpful server makes of it.
         .header(ACCEPT_ENCODING, "identity")
         .send();
@@ -77,7 +79,9 @@ pub(crate) fn open(url: &str, ctx: &TaskCtx) -> Result<Fetch, Fault> {
         .map_err(|_| {
             Fault::new(FaultCode::ImageUnreachable, format!("fetching {url}: no answer for {} s", CONNECT.as_secs()))
         })?
-        .map_err(|e| Fault::from_error(FaultCode::ImageUnreachable, &e))?;
+        .map_err(|e| {
+            Fault::from_error(FaultCode::ImageUnreachable, &e.without_url()).because(format!("fetching {url}"))
+        })?;
     let status = response.status();
     if status.is_server_error() {
         return Err(Fault::new(FaultCode::ImageUnreachable, format!("fetching {url}: the server answered {status}")));
@@ -115,7 +119,7 @@ async fn pump(
                 // hyper notices a body that ends early itself; to us that is the same as ending early.
                 break Some(match announced {
                     Some(announced) if error.is_body() || error.is_decode() => FetchError::Short { got, announced },
-                    _ => FetchError::Broken(error.to_string()),
+                    _ => FetchError::Broken(error.without_url().to_string()),
                 });
             }
             Ok(Some(Ok(chunk))) => {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gpt::disk::LogicalBlockSize;
 use gpt::partition::Partition;
@@ -140,9 +141,41 @@ fn block_size(sector: u64) -> Result<LogicalBlockSize, Fault> {
     }
 }
 
-/// Opens the GPT in `edges`.
+/// Opens the GPT in `edges`, whoever made it. The checksums of the headers and of the entries in use are right then.
 pub(crate) fn open(edges: Edges, sector: u64) -> Result<GptDisk<Edges>, Fault> {
-    GptConfig::new().writable(true).logical_block_size(block_size(sector)?).open_from_device(edges).map_err(broken)
+    let lb_size = block_size(sector)?;
+    let tail_end = edges.tail.len() - usize::try_from(sector).unwrap_or_default();
+    for header in [edges.head.get(usize::try_from(sector).unwrap_or_default()..), edges.tail.get(tail_end..)] {
+        check_shape(header.unwrap_or_default())?;
+    }
+    // The crate asserts where it could refuse.
+    catch_unwind(AssertUnwindSafe(|| {
+        GptConfig::new().writable(true).logical_block_size(lb_size).open_from_device(edges).map_err(broken)
+    }))
+    .unwrap_or_else(|_| Err(broken("it is made in a way that is not understood")))
+}
+
+/// What is taken on trust elsewhere: UEFI 2.10, table 5-5, the number of entries at 80, the size of each at 84.
+fn check_shape(header: &[u8]) -> Result<(), Fault> {
+    const MOST: u32 = 1024;
+    if !header.starts_with(b"EFI PART") {
+        return Ok(());
+    }
+    let word = |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let (entries, size) = (word(80), word(84));
+    if size != 128 || entries > MOST {
+        return Err(broken(format!("it has {entries} entries of {size} bytes")));
+    }
+    Ok(())
+}
+
+/// Whether both copies of the table are good: headers and entries.
+pub(crate) fn is_whole(disk: &GptDisk<Edges>, edges: &mut Edges) -> bool {
+    let (Ok(primary), Ok(backup)) = (disk.primary_header(), disk.backup_header()) else { return false };
+    let size = *disk.logical_block_size();
+    let mut entries = |header| gpt::partition::file_read_partitions(edges, header, size).ok();
+    let (first, second) = (entries(primary), entries(backup));
+    first.is_some() && first == second
 }
 
 /// A new, empty GPT with its protective MBR.
@@ -252,6 +285,17 @@ mod tests {
             let again = open(moved, sector).expect("opens");
             prop_assert_eq!(again.partitions().len(), 1);
             prop_assert!(again.primary_header().is_ok() && again.backup_header().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_table_made_by_nobody_sane_is_refused() {
+        for (at, word) in [(80, u32::MAX), (80, 1025), (84, 0), (84, 256), (84, 127)] {
+            let start = image(16 * MIB, 512);
+            let mut edges = Edges::zeroed(16 * MIB);
+            edges.head.copy_from_slice(&start[..EDGE_LENGTH]);
+            edges.head[512 + at..512 + at + 4].copy_from_slice(&word.to_le_bytes());
+            assert_eq!(open(edges, 512).expect_err("refused").code, FaultCode::PartitionTable);
         }
     }
 

@@ -26,6 +26,13 @@ struct Extent {
     length: u64,
 }
 
+impl Extent {
+    /// Where its first and its last MiB begin.
+    fn edges(&self) -> [u64; 2] {
+        [self.start, self.start + self.length - EDGE]
+    }
+}
+
 /// Places the partitions one after the other at multiples of 1 MiB, which is a multiple of every sector size, physical
 /// or logical, and of every erase block that matters.
 fn lay_out(size: u64, specs: &[PartitionSpec]) -> Result<Vec<Extent>, Fault> {
@@ -73,9 +80,13 @@ fn run(task: &PartitionTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
         Ok(extents) => extents,
         Err(fault) => return Ended::unchanged(fault),
     };
-    match Edges::read(disk).map(|edges| is_so(task, &extents, edges, disk.sector_size())) {
+    match is_table(task, &extents, disk).and_then(|is| Ok(is && are_empty(&extents, disk)?)) {
         Ok(true) => {
-            return Ended::verified(Changed::AlreadySo, "GPT, found as ordered", json!({"partitions": extents.len()}));
+            return Ended::verified(
+                Changed::AlreadySo,
+                "GPT and empty partitions, found as ordered",
+                json!({"partitions": extents.len()}),
+            );
         }
         Ok(false) => {}
         Err(fault) => return Ended::unchanged(fault),
@@ -108,21 +119,35 @@ fn type_of(kind: &PartitionKind) -> Type {
 }
 
 /// Whether the table on the disk is the one ordered, in everything that the order names.
-fn is_so(task: &PartitionTask, extents: &[Extent], edges: Edges, sector: u64) -> bool {
-    let Ok(disk) = gptedit::open(edges, sector) else { return false };
+fn is_table(task: &PartitionTask, extents: &[Extent], claimed: &ClaimedDisk) -> Result<bool, Fault> {
+    let sector = claimed.sector_size();
+    let Ok(disk) = gptedit::open(Edges::read(claimed)?, sector) else { return Ok(false) };
     let found: Vec<&Partition> = disk.partitions().values().filter(|p| p.is_used()).collect();
+    let bytes = |sectors: u64| sectors.checked_mul(sector);
     let same = |(spec, extent): (&PartitionSpec, &Extent), p: &Partition| {
         p.name == spec.name
             && p.part_type_guid.guid == type_of(&spec.kind).guid
             && spec.uuid.is_none_or(|uuid| uuid == p.part_guid)
-            && p.first_lba * sector == extent.start
-            && (p.last_lba + 1) * sector == extent.start + extent.length
+            && bytes(p.first_lba) == Some(extent.start)
+            && p.last_lba.checked_add(1).and_then(bytes) == Some(extent.start + extent.length)
     };
-    disk.primary_header().is_ok()
-        && disk.backup_header().is_ok()
+    Ok(gptedit::is_whole(&disk, &mut Edges::read(claimed)?)
         && task.disk_uuid.is_none_or(|uuid| uuid == *disk.guid())
         && found.len() == extents.len()
-        && task.partitions.iter().zip(extents).zip(found).all(|(wanted, found)| same(wanted, found))
+        && task.partitions.iter().zip(extents).zip(found).all(|(wanted, found)| same(wanted, found)))
+}
+
+/// Whether nothing begins or ends in any of them: what was there would come to light again as a file system, RAID
+/// member or volume of whoever had the disk before.
+fn are_empty(extents: &[Extent], disk: &ClaimedDisk) -> Result<bool, Fault> {
+    let mut buffer = AlignedBuffer::zeroed(usize::try_from(EDGE).unwrap_or(1 << 20));
+    for offset in extents.iter().flat_map(Extent::edges) {
+        disk.read_at(offset, &mut buffer).on(disk)?;
+        if buffer.iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn new_table(task: &PartitionTask, extents: &[Extent], disk: &ClaimedDisk) -> Result<Edges, Fault> {
@@ -147,21 +172,17 @@ fn new_table(task: &PartitionTask, extents: &[Extent], disk: &ClaimedDisk) -> Re
 
 fn write(task: &PartitionTask, extents: &[Extent], edges: &Edges, disk: &ClaimedDisk) -> Result<bool, Fault> {
     Edges::zeroed(disk.size()).write(disk)?;
-    // What was at the start and end of a new partition would otherwise come to light again as a file system, RAID
-    // member or volume of whoever had the disk before.
     let zeroes = AlignedBuffer::zeroed(usize::try_from(EDGE).unwrap_or(1 << 20));
-    for extent in extents {
-        let last = extent.start + extent.length - EDGE;
-        disk.write_at(extent.start, &zeroes).on(disk)?;
-        disk.write_at(last, &zeroes).on(disk)?;
+    for offset in extents.iter().flat_map(Extent::edges) {
+        disk.write_at(offset, &zeroes).on(disk)?;
     }
     disk.flush().on(disk)?;
     edges.write(disk)?;
     let table_read = disk.reread_table().on(disk)?;
-    if !is_so(task, extents, Edges::read(disk)?, disk.sector_size()) {
+    if !is_table(task, extents, disk)? || !are_empty(extents, disk)? {
         return Err(Fault::new(
             FaultCode::VerifyFailed,
-            format!("the table of {} reads back differently", disk.name()),
+            format!("the table of {} or the start of a partition reads back differently", disk.name()),
         ));
     }
     Ok(table_read)

@@ -79,7 +79,10 @@ impl Ended {
         Self { outcome: Outcome::Verified, changed: Some(changed), used: used.into(), fault: None, facts }
     }
 
+    /// Of a disk that went away in the middle nobody can say what it holds.
     pub(crate) fn failed(outcome: Outcome, used: impl Into<String>, fault: Fault) -> Self {
+        let gone = outcome == Outcome::FailedChanged && fault.code == FaultCode::DiskVanished;
+        let outcome = if gone { Outcome::Unknown } else { outcome };
         Self { outcome, changed: None, used: used.into(), fault: Some(fault), facts: Value::Null }
     }
 

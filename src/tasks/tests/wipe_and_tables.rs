@@ -106,6 +106,16 @@ fn a_new_table_is_right_and_made_once() {
         let again = bench.run(&task);
         assert_eq!((again.outcome, again.changed), (Outcome::Verified, Some(Changed::AlreadySo)), "{again:?}");
         assert_eq!(disk.digest(), once, "the second time must change nothing");
+
+        // The same table is not the same disk: what is in a partition goes, and a damaged copy of the table too.
+        for spoilt in [5 * MIB + 4096, 32 * MIB - 16 * 1024] {
+            disk.write(spoilt, b"somebody's data");
+            let third = bench.run(&task);
+            assert_eq!((third.outcome, third.changed), (Outcome::Verified, Some(Changed::Changed)), "{third:?}");
+            assert!(disk.bytes(5 * MIB, 1 << 20).iter().all(|b| *b == 0));
+            let check = tool("sgdisk", &["-v", &disk.device]);
+            assert!(check.contains("No problems found"), "{check}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{OrderId, RunId};
+use speediso_model::image::shown_url;
 use speediso_model::inventory::{SystemVendor, names_machine};
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::{Plan, PlanDigest, hex};
@@ -28,7 +29,7 @@ const MAX_TASK_FILE: usize = 4 << 20;
 const FETCH: Duration = Duration::from_secs(30);
 /// Our vendor GUID, for what must outlast a boot.
 const VENDOR: efi::Guid = efi::Guid("6f0f9b1c-2c1f-4f0e-9a53-5d1f6a0b7c44");
-const DONE: &str = "SpeedisoDone";
+const BEGUN: &str = "SpeedisoBegun";
 /// UEFI 2.10, 8.2: non-volatile, boot services, runtime.
 const ATTRIBUTES: u32 = 0x7;
 
@@ -64,10 +65,10 @@ pub struct Permitted {
     tasks: Vec<Task>,
     /// Nothing is started after this.
     expires: Option<Timestamp>,
-    /// Recorded when done, refused when recorded.
+    /// Recorded before the first change, refused when recorded.
     order: Option<OrderId>,
-    /// The whole order is bound to this plan, if given.
-    expect_plan: Option<String>,
+    /// The only plans that may be carried out, if any are given.
+    expect_plans: Vec<String>,
 }
 
 impl Permitted {
@@ -92,9 +93,9 @@ impl Permitted {
             .map_err(|_| bad())?;
         let file = TaskFile::parse(bytes)?;
         machine.must_be(&file.machine)?;
-        refuse_if_done(file.order, state, roots)?;
+        refuse_if_begun(file.order, state, roots)?;
         let permitted =
-            Self { tasks: file.tasks, expires: Some(file.expires), order: Some(file.order), expect_plan: None };
+            Self { tasks: file.tasks, expires: Some(file.expires), order: Some(file.order), expect_plans: Vec::new() };
         permitted.refuse_if_expired()?;
         Ok(permitted)
     }
@@ -110,22 +111,19 @@ impl Permitted {
         for profile in &config.profiles {
             tasks.extend(from_cmdline(*profile, config)?);
         }
-        // The boot entry stays where it is: a reboot would come back here, armed as before.
-        tasks.retain(|t| !matches!(t, Task::Power(_)));
-        tasks.push(Task::Power(PowerTask { action: PowerAction::PowerOff }));
-        Ok(Self { tasks, expires: None, order: None, expect_plan: None })
+        if tasks.iter().any(Task::is_destructive) {
+            // The boot entry stays where it is: a reboot would come back here, armed as before.
+            tasks.retain(|t| !matches!(t, Task::Power(_)));
+            tasks.push(Task::Power(PowerTask { action: PowerAction::PowerOff }));
+        }
+        Ok(Self { tasks, expires: None, order: None, expect_plans: Vec::new() })
     }
 
     /// From a person at the machine.
     ///
     /// # Errors
     /// When `arm` is given and names another machine, or the file does, or it has expired.
-    pub fn by_hand(
-        file: TaskFile,
-        arm: Option<&str>,
-        expect_plan: Option<String>,
-        machine: &Machine,
-    ) -> Result<Self, Fault> {
+    pub fn by_hand(file: TaskFile, arm: Option<&str>, machine: &Machine) -> Result<Self, Fault> {
         machine.must_be(&file.machine)?;
         match arm {
             Some(arm) => machine.must_be(arm)?,
@@ -138,7 +136,8 @@ impl Permitted {
             }
             None => {}
         }
-        let permitted = Self { tasks: file.tasks, expires: Some(file.expires), order: Some(file.order), expect_plan };
+        // Whoever sits there may do the same twice.
+        let permitted = Self { tasks: file.tasks, expires: Some(file.expires), order: None, expect_plans: Vec::new() };
         permitted.refuse_if_expired()?;
         Ok(permitted)
     }
@@ -146,7 +145,13 @@ impl Permitted {
     /// Only to look: nothing of it can be started.
     #[must_use]
     pub fn to_look_at(tasks: Vec<Task>) -> Self {
-        Self { tasks, expires: Some(Timestamp::UNIX_EPOCH), order: None, expect_plan: None }
+        Self { tasks, expires: Some(Timestamp::UNIX_EPOCH), order: None, expect_plans: Vec::new() }
+    }
+
+    /// Only destructive plans with one of these digests, if there are any.
+    #[must_use]
+    pub fn expecting(self, plans: Vec<String>) -> Self {
+        Self { expect_plans: plans, ..self }
     }
 
     fn refuse_if_expired(&self) -> Result<(), Fault> {
@@ -160,21 +165,30 @@ impl Permitted {
 
     /// Runs the tasks in turn. The first that fails ends it; a recorded order never runs again.
     pub async fn run(mut self, engine: &Engine, state: &StateDir, roots: &Roots, dry_run: bool) -> Vec<TaskResult> {
-        // What must not come back after a reboot needs a record that outlasts it.
+        // What must not come back after a reboot needs a record that outlasts it, and BIOS has none.
         let durable = self.order.is_none() || efi::is_uefi(roots);
+        if !durable && !dry_run {
+            tracing::warn!(
+                "this machine boots by BIOS, which cannot remember that the task file was carried out: until it \
+                 expires, take the boot entry away before the machine is started again"
+            );
+        }
         let mut results = Vec::new();
         for mut task in std::mem::take(&mut self.tasks) {
-            if let (Task::Power(power), false) = (&mut task, dry_run) {
-                let recorded = self.order.map_or(Ok(()), |order| record_done(order, state, roots));
-                if let Err(fault) = &recorded {
-                    tracing::error!("{fault}");
-                }
-                if (recorded.is_err() || !durable) && power.action == PowerAction::Reboot {
-                    tracing::warn!("what was done here cannot be recorded beyond a reboot: powering off instead");
-                    power.action = PowerAction::PowerOff;
-                }
+            if let Task::Power(power) = &mut task
+                && !durable
+                && power.action == PowerAction::Reboot
+            {
+                tracing::warn!("what was done here cannot be recorded beyond a reboot: powering off instead");
+                power.action = PowerAction::PowerOff;
             }
-            let gate = std::sync::Arc::new(Gate { expires: self.expires, expect_plan: self.expect_plan.clone() });
+            let gate = std::sync::Arc::new(Gate {
+                expires: self.expires,
+                expect_plans: self.expect_plans.clone(),
+                order: self.order,
+                state: state.clone(),
+                roots: roots.clone(),
+            });
             let run = RunId::random();
             let kind = task.kind();
             let result = match engine.submit(Submission { run, task, dry_run, gate }) {
@@ -188,18 +202,16 @@ impl Permitted {
                 return results;
             }
         }
-        if let (Some(order), false) = (self.order, dry_run)
-            && let Err(fault) = record_done(order, state, roots)
-        {
-            tracing::error!("{fault}");
-        }
         results
     }
 }
 
 struct Gate {
     expires: Option<Timestamp>,
-    expect_plan: Option<String>,
+    expect_plans: Vec<String>,
+    order: Option<OrderId>,
+    state: StateDir,
+    roots: Roots,
 }
 
 #[async_trait]
@@ -208,13 +220,19 @@ impl StartGate for Gate {
         if let Some(expires) = self.expires.filter(|e| Timestamp::now() > *e) {
             return Err(Fault::new(FaultCode::OrderExpired, format!("the order expired at {expires}")));
         }
-        match &self.expect_plan {
-            Some(expected) if plan.destructive && *expected != digest.0 => Err(Fault::new(
+        if plan.destructive && !self.expect_plans.is_empty() && !self.expect_plans.contains(&digest.0) {
+            return Err(Fault::new(
                 FaultCode::PlanMismatch,
-                format!("the plan is {digest}, not the {expected} of --expect-plan"),
-            )),
-            _ => Ok(()),
+                format!("the plan is {digest}, not the {} of --expect-plan", self.expect_plans.join(" or ")),
+            ));
         }
+        // Before the first change, not after the last: should the power fail in between, the next boot must not begin
+        // anew. Tasks that change no disk are permitted too, and are recorded as well: the order is one.
+        self.order.map_or(Ok(()), |order| record_begun(order, &self.state, &self.roots))
+    }
+
+    fn listens(&self) -> bool {
+        false
     }
 }
 
@@ -279,15 +297,15 @@ async fn read(http: &reqwest::Client, location: &str) -> Result<Vec<u8>, Fault> 
             .map_err(|e| Fault::new(FaultCode::Io, format!("reading {location}")).because(e.to_string()));
     }
     let unreachable = |e: reqwest::Error| {
-        let mut fault = Fault::from_error(FaultCode::ControllerUnreachable, &e);
-        fault.message = format!("fetching {location}");
+        let mut fault = Fault::from_error(FaultCode::ControllerUnreachable, &e.without_url());
+        fault.message = format!("fetching {}", shown_url(location));
         fault
     };
     let mut response = http.get(location).timeout(FETCH).send().await.map_err(unreachable)?;
     if !response.status().is_success() {
         return Err(Fault::new(
             FaultCode::ControllerUnreachable,
-            format!("fetching {location}: {}", response.status()),
+            format!("fetching {}: {}", shown_url(location), response.status()),
         ));
     }
     let mut bytes = Vec::new();
@@ -306,42 +324,43 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .flatten()
 }
 
-fn done_file(order: OrderId) -> String {
-    format!("done-{order}")
+fn begun_file(order: OrderId) -> String {
+    format!("begun-{order}")
 }
 
-fn refuse_if_done(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), Fault> {
-    let here = state.file(&done_file(order)).exists();
-    if here || done_in_firmware(roots).chunks_exact(16).any(|id| id == order.0.as_bytes()) {
-        return Err(Fault::new(
-            FaultCode::AlreadyDone,
-            format!("order {order} was carried out on this machine before"),
-        ));
+fn refuse_if_begun(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), Fault> {
+    let here = state.file(&begun_file(order)).exists();
+    if here || begun_in_firmware(roots)?.chunks_exact(16).any(|id| id == order.0.as_bytes()) {
+        return Err(Fault::new(FaultCode::AlreadyDone, format!("order {order} was begun on this machine before")));
     }
     Ok(())
 }
 
-fn done_in_firmware(roots: &Roots) -> Vec<u8> {
+/// The orders that firmware remembers, 16 bytes each. What cannot be read is not taken for "none".
+fn begun_in_firmware(roots: &Roots) -> Result<Vec<u8>, Fault> {
     if !efi::is_uefi(roots) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    efi::read(roots, DONE, VENDOR).ok().flatten().map(|v| v.data).unwrap_or_default()
+    let read = efi::read(roots, BEGUN, VENDOR).map_err(|e| {
+        Fault::new(FaultCode::FirmwareVariable, "reading which orders were begun here").because(e.to_string())
+    })?;
+    Ok(read.map(|v| v.data).unwrap_or_default())
 }
 
 /// In the state directory for this boot, and in the firmware for the next ones.
-fn record_done(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), Fault> {
+fn record_begun(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), Fault> {
     let failed = |e: &dyn std::fmt::Display| {
-        Fault::new(FaultCode::FirmwareVariable, format!("order {order} could not be recorded as done"))
+        Fault::new(FaultCode::FirmwareVariable, format!("order {order} could not be recorded as begun"))
             .because(e.to_string())
     };
-    state.put(&done_file(order), hex(order.0.as_bytes()).as_bytes()).map_err(|e| failed(&e))?;
+    state.put(&begun_file(order), hex(order.0.as_bytes()).as_bytes()).map_err(|e| failed(&e))?;
     if efi::is_uefi(roots) {
-        let mut ids = done_in_firmware(roots);
+        let mut ids = begun_in_firmware(roots)?;
         if !ids.chunks_exact(16).any(|id| id == order.0.as_bytes()) {
             ids.extend_from_slice(order.0.as_bytes());
             // Firmware has little room; the oldest have expired long ago.
             let keep = ids.len().saturating_sub(16 * 16);
-            efi::write(roots, DONE, VENDOR, ATTRIBUTES, &ids[keep..]).map_err(|e| failed(&e))?;
+            efi::write(roots, BEGUN, VENDOR, ATTRIBUTES, &ids[keep..]).map_err(|e| failed(&e))?;
         }
     }
     Ok(())
@@ -389,7 +408,7 @@ mod tests {
         );
         assert_eq!(signed(&file("S2", "2100-01-01T00:00:00Z")), Err(FaultCode::MachineMismatch));
         assert_eq!(signed(&file("S1", "2001-01-01T00:00:00Z")), Err(FaultCode::OrderExpired));
-        record_done("6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d11".parse().expect("an id"), &state, &roots).expect("recorded");
+        record_begun("6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d11".parse().expect("an id"), &state, &roots).expect("recorded");
         assert_eq!(signed(&good), Err(FaultCode::AlreadyDone));
     }
 
@@ -408,11 +427,8 @@ mod tests {
     #[test]
     fn by_hand_destruction_needs_the_name() {
         let parsed = || TaskFile::parse(file("S1", "2100-01-01T00:00:00Z").as_bytes()).expect("good");
-        assert_eq!(
-            Permitted::by_hand(parsed(), None, None, &machine()).expect_err("unarmed").code,
-            FaultCode::NotArmed
-        );
-        assert!(Permitted::by_hand(parsed(), Some("S1"), None, &machine()).is_ok());
-        assert!(Permitted::by_hand(parsed(), Some("S2"), None, &machine()).is_err());
+        assert_eq!(Permitted::by_hand(parsed(), None, &machine()).expect_err("unarmed").code, FaultCode::NotArmed);
+        assert!(Permitted::by_hand(parsed(), Some("S1"), &machine()).is_ok());
+        assert!(Permitted::by_hand(parsed(), Some("S2"), &machine()).is_err());
     }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use speediso_model::api::{
     Admission, EndAnswer, EndRequest, EnrolAnswer, EnrolRequest, EventsAnswer, EventsRequest, Grant, InventoryReport,
     Lease, NextAnswer, NextQuery, RenewRequest, StartRequest, path,
@@ -35,8 +38,13 @@ use crate::tls::{self, Purpose, Validity};
 const DELIVER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(10);
 const BATCH: usize = 100;
+/// Of JSON in one delivery; what the controller takes is four times that.
+const BATCH_BYTES: usize = 1 << 20;
+/// How long a result may take to be told once there is nothing else left to do.
+const LAST_REPORT: Duration = Duration::from_secs(20);
 /// Certificates live a day; renewed long before.
 const RENEW_EVERY: Duration = Duration::from_secs(8 * 3600);
+const RENEW_AGAIN: Duration = Duration::from_secs(120);
 
 /// Who and where the controller is, and who we are.
 #[derive(Debug)]
@@ -54,25 +62,52 @@ pub struct Native {
 }
 
 impl Native {
-    /// Enrols and serves until a fault ends it.
+    /// Enrols and serves until a fault ends it that no repetition changes, which is returned. Nothing is going on then.
     ///
     /// `idle` is called once, when the controller first says that no order is open.
-    ///
-    /// # Errors
-    /// The fault that no repetition changes. The live system stays up.
     pub async fn serve(self, state: &StateDir, engine: &Engine, ssh: &Ssh, idle: impl FnOnce()) -> Fault {
-        match self.run(state, engine, ssh, idle).await {
-            Ok(never) => match never {},
-            Err(fault) => fault,
+        let mut idle = Some(idle);
+        let mut backoff = Backoff::default();
+        loop {
+            let Err(fault) = self.run(state, engine, ssh, &mut idle).await;
+            if is_final(&fault) {
+                // A disk is not left in the middle of a write because nobody listens any more.
+                engine.at_rest().await;
+                self.tell_the_end(state, engine).await;
+                return fault;
+            }
+            tracing::error!("{fault}; trying on");
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Tries once to report what ended after the controller turned away: a late result is evidence.
+    async fn tell_the_end(&self, state: &StateDir, engine: &Engine) {
+        let told = async {
+            let Some(session) = Session::load(state) else { return Ok(()) };
+            let identity = BootKey::load_or_make(state)?.identity(&session.certificate)?;
+            let client = Client::new(&self.controller, &self.pins, Some(&identity))?;
+            for run in engine.runs() {
+                if let Some(result) = run.result {
+                    let request = EndRequest { epoch: session.epoch, result };
+                    let _: EndAnswer = client.post(&path::END.replace("{run}", &run.id.to_string()), &request).await?;
+                }
+            }
+            Ok::<(), Fault>(())
+        };
+        match tokio::time::timeout(LAST_REPORT, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!("the last results could not be told: {fault}"),
+            Err(_) => tracing::warn!("the last results could not be told in time"),
         }
     }
 
     async fn run(
-        self,
+        &self,
         state: &StateDir,
         engine: &Engine,
         ssh: &Ssh,
-        idle: impl FnOnce(),
+        idle: &mut Option<impl FnOnce()>,
     ) -> Result<std::convert::Infallible, Fault> {
         let key = BootKey::load_or_make(state)?;
         let session = match Session::load(state) {
@@ -100,16 +135,16 @@ impl Native {
         .await
         .map_err(|e| Fault::new(FaultCode::Internal, "reading the inventory").because(e.to_string()))?;
         let report = InventoryReport { epoch: session.epoch, inventory };
-        let _: serde_json::Value = persist(|| client.put(path::INVENTORY, &report)).await?;
-
         let (current, watched) = watch::channel(client);
+        let _: serde_json::Value = persist(&watched, Method::PUT, path::INVENTORY, &report).await?;
+
         let deliver = deliver(watched.clone(), engine.clone(), session.epoch);
         let work = self.work(watched, engine.clone(), session.epoch, idle);
-        let renew = renew(current, &key, &self, session.clone(), state, engine);
+        let renew = renew(current, &key, self, session.clone(), state, engine);
         tokio::select! {
             fault = deliver => Err(fault),
             fault = work => Err(fault),
-            fault = renew => Err(fault),
+            never = renew => match never {},
         }
     }
 
@@ -173,21 +208,24 @@ impl Native {
         Ok(())
     }
 
-    async fn work(&self, client: watch::Receiver<Client>, engine: Engine, epoch: Epoch, idle: impl FnOnce()) -> Fault {
-        // What ended before we were restarted, or before its report was taken.
+    async fn work(
+        &self,
+        client: watch::Receiver<Client>,
+        engine: Engine,
+        epoch: Epoch,
+        idle: &mut Option<impl FnOnce()>,
+    ) -> Fault {
+        // What ended before we were restarted, or goes on from before we lost the controller.
         for run in engine.runs() {
-            if let Some(result) = run.result
-                && let Err(fault) = end(&client, epoch, run.id, result).await
-            {
+            let told = async { end(&client, epoch, run.id, engine.ended(run.id).await?).await };
+            if let Err(fault) = told.await {
                 return fault;
             }
         }
-        let mut idle = Some(idle);
         let mut backoff = Backoff::default();
         let mut said = None;
         loop {
-            let asked = client.borrow().clone();
-            match asked.get::<NextAnswer>(path::NEXT, &NextQuery { epoch, wait: 25 }).await {
+            match latest(&client).get::<NextAnswer>(path::NEXT, &NextQuery { epoch, wait: 25 }).await {
                 Ok(answer) => {
                     if said.take().is_some() {
                         tracing::info!("the controller answers again");
@@ -249,8 +287,7 @@ async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epo
         && let Ok(inventory) = serde_json::from_value(output.clone())
     {
         let report = InventoryReport { epoch, inventory };
-        let asked = client.borrow().clone();
-        let _: serde_json::Value = persist(|| asked.put(path::INVENTORY, &report)).await?;
+        let _: serde_json::Value = persist(client, Method::PUT, path::INVENTORY, &report).await?;
     }
     end(client, epoch, run, result).await
 }
@@ -263,8 +300,7 @@ async fn end(
 ) -> Result<(), Fault> {
     let request = EndRequest { epoch, result };
     let path = path::END.replace("{run}", &run.to_string());
-    let asked = client.borrow().clone();
-    let answer: EndAnswer = persist(|| asked.post(&path, &request)).await?;
+    let answer: EndAnswer = persist(client, Method::POST, &path, &request).await?;
     if answer.late {
         tracing::warn!("the result of run {run} came too late: a newer boot has taken over");
     }
@@ -282,39 +318,49 @@ impl StartGate for Recorded {
     async fn permit(&self, run: RunId, plan: &Plan, digest: &PlanDigest) -> Result<(), Fault> {
         let request = StartRequest { epoch: self.epoch, plan: plan.clone(), digest: digest.clone() };
         let path = path::START.replace("{run}", &run.to_string());
-        let client = self.client.borrow().clone();
         // Asking again is safe: the controller answers the same for the same run and digest. Without an answer nothing
         // is begun, however long it takes.
-        let _: Lease = persist(|| client.post(&path, &request)).await?;
+        let _: Lease = persist(&self.client, Method::POST, &path, &request).await?;
         Ok(())
+    }
+
+    fn listens(&self) -> bool {
+        true
     }
 }
 
 async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch) -> Fault {
     let mut changes = engine.changes();
     let mut backoff = Backoff::default();
+    let mut said = None;
     loop {
         changes.mark_unchanged();
-        let request = EventsRequest { epoch, events: engine.unacknowledged(BATCH), progress: engine.progress() };
-        let more = request.events.len() == BATCH;
-        let asked = client.borrow().clone();
-        match asked.post::<EventsAnswer>(path::EVENTS, &request).await {
+        let events = engine.unacknowledged(BATCH, BATCH_BYTES);
+        let last = events.last().map(|e| e.seq);
+        let request = EventsRequest { epoch, events, progress: engine.progress() };
+        match latest(&client).post::<EventsAnswer>(path::EVENTS, &request).await {
             Ok(answer) => {
                 backoff.reset();
-                if !request.events.is_empty() {
+                said = None;
+                if last.is_some() {
                     engine.acknowledge(answer.acknowledged);
-                    changes.mark_unchanged();
                 }
                 heed(&engine, &answer.lease);
-                if !more {
+                // More than one delivery holds is sent at once; anything else a little later, with what comes by then.
+                if last.is_none_or(|seq| answer.acknowledged < seq) || engine.unacknowledged(1, 0).is_empty() {
                     tokio::time::sleep(DELIVER_AT_MOST_EVERY).await;
                     // Quiet times end with the next event, or with the next sign of life.
                     let _ = tokio::time::timeout(QUIET, changes.changed()).await;
                 }
             }
             Err(fault) if is_final(&fault) => return fault,
-            // Said by the loop that asks for work; here it would be said twice.
-            Err(_) => tokio::time::sleep(backoff.next()).await,
+            Err(fault) => {
+                // A controller that is away is spoken of by the loop that asks for work.
+                if fault.code != FaultCode::ControllerUnreachable {
+                    say_once(&mut said, &fault);
+                }
+                tokio::time::sleep(backoff.next()).await;
+            }
         }
     }
 }
@@ -326,13 +372,14 @@ async fn renew(
     mut session: Session,
     state: &StateDir,
     engine: &Engine,
-) -> Fault {
+) -> std::convert::Infallible {
+    let mut pause = RENEW_EVERY;
     loop {
-        tokio::time::sleep(RENEW_EVERY).await;
+        tokio::time::sleep(pause).await;
         let renewed = async {
             let request = RenewRequest { csr: key.request()?, epoch: session.epoch };
             let client = current.borrow().clone();
-            let admission: Admission = persist(|| client.post(path::RENEW, &request)).await?;
+            let admission: Admission = client.post(path::RENEW, &request).await?;
             session.certificate = admission.certificate;
             session.store(state)?;
             let identity = key.identity(&session.certificate)?;
@@ -341,20 +388,32 @@ async fn renew(
             current.send_replace(Client::new(&native.controller, &native.pins, Some(&identity))?);
             Ok::<(), Fault>(())
         };
-        if let Err(fault) = renewed.await {
-            return fault;
-        }
+        // There are many hours left: whatever is wrong, it is tried again long before the certificate ends.
+        pause = match renewed.await {
+            Ok(()) => RENEW_EVERY,
+            Err(fault) => {
+                tracing::warn!("renewing the certificate: {fault}; trying on");
+                RENEW_AGAIN
+            }
+        };
     }
 }
 
+/// With the certificate of now: it may be renewed while a request is repeated.
+fn latest(client: &watch::Receiver<Client>) -> Client {
+    client.borrow().clone()
+}
+
 /// Repeats a request until it is answered with anything but "not now".
-async fn persist<T, F>(request: impl Fn() -> F) -> Result<T, Fault>
-where
-    F: Future<Output = Result<T, Fault>>,
-{
+async fn persist<T: DeserializeOwned>(
+    client: &watch::Receiver<Client>,
+    method: Method,
+    path: &str,
+    body: &(impl Serialize + Sync),
+) -> Result<T, Fault> {
     let mut backoff = Backoff::default();
     loop {
-        match request().await {
+        match latest(client).send(method.clone(), path, body).await {
             Err(fault) if may_pass(&fault) => {
                 if backoff.tries() == 0 {
                     tracing::warn!("{fault}; trying on");

@@ -5,7 +5,7 @@ use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{Epoch, RunId};
 use speediso_model::node::NodeEvent;
 use speediso_model::order::{OrderState, TaskEvent, TaskState};
-use speediso_model::outcome::{Changed, TaskResult};
+use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::{OnInterrupt, PowerAction, Task};
 
@@ -23,6 +23,16 @@ pub enum Started {
 
 fn shown(run: RunId) -> String {
     run.to_string()[..8].to_owned()
+}
+
+/// The end of a run whose start was never asked for.
+fn not_permitted(kind: &str, result: TaskResult) -> TaskResult {
+    let mut fault = Fault::new(
+        FaultCode::ProtocolError,
+        format!("{kind} ended as {} without a start that was permitted", result.outcome.name()),
+    );
+    fault.causes.extend(result.fault.as_ref().map(ToString::to_string));
+    TaskResult { outcome: Outcome::Unknown, changed: None, fault: Some(fault), ..result }
 }
 
 impl Machine {
@@ -198,7 +208,14 @@ impl Machine {
             self.agent_lost("the agent died in the middle", fx);
             return Ok(());
         }
-        let kind = record.order.tasks[index].task.kind();
+        let task = &record.order.tasks[index].task;
+        let kind = task.kind();
+        let unasked = matches!(state, TaskState::Granted { .. })
+            && task.needs_permission()
+            && !record.order.dry_run
+            && result.outcome != Outcome::FailedUnchanged;
+        // Whoever changes a disk without leave is not believed about what it did there either.
+        let result = if unasked { not_permitted(kind, result) } else { result };
         let state = apply(state, TaskEvent::End { run, epoch, result: result.clone() }, 0)?;
         record.order.tasks[index].state = state;
         let fault = result.fault.as_ref().map(|f| format!(": {f}")).unwrap_or_default();

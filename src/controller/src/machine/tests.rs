@@ -177,6 +177,20 @@ fn a_start_is_idempotent_by_run_and_digest() {
 }
 
 #[test]
+fn work_without_leave_is_not_believed() {
+    let mut m = machine();
+    let fx = &mut Effects::default();
+    m.open(order(vec![write_image()]), fx).unwrap();
+    let epoch = m.admit(boot(1), "k".into(), fx);
+    let run = m.next(epoch, RunId::random(), fx).unwrap().unwrap().run;
+    m.end(run, epoch, done(), fx).unwrap();
+    let record = m.order.as_ref().unwrap();
+    let TaskState::Ended { result, .. } = &record.order.tasks[0].state else { panic!("{:?}", record.order.tasks) };
+    assert_eq!(result.outcome, Outcome::Unknown);
+    assert_eq!(result.fault.as_ref().map(|f| f.code), Some(FaultCode::ProtocolError));
+}
+
+#[test]
 fn protection_stops_orders_starts_and_retries() {
     let mut m = machine();
     let fx = &mut Effects::default();

@@ -28,7 +28,8 @@ use crate::gptedit::Edges;
 use crate::single::{self, Ended, OnDisk as _, device_result, mib_per_second};
 
 const KIND: &str = "wipe";
-const CHUNK: usize = 4 << 20;
+/// Small enough that dozens of disks are wiped at once in the memory of a small machine.
+const CHUNK: usize = 1 << 20;
 /// Into how many parts the speed profile divides a disk.
 const SLICES: u64 = 32;
 
@@ -53,6 +54,12 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
                 }
                 chosen.push(disk);
             }
+            if let Some((one, other)) = same_disk_twice(&chosen) {
+                return Err(Fault::new(
+                    FaultCode::AmbiguousDisk,
+                    format!("{} and {} have one WWN: two paths to one disk?", describe(one), describe(other)),
+                ));
+            }
             if chosen.is_empty() {
                 return Err(Fault::new(FaultCode::NoMatchingDisk, "no disk here is fixed"));
             }
@@ -69,6 +76,14 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
         .collect();
     let plan = Plan { task: KIND.into(), destructive: true, devices, effects: Vec::new(), untouched: Vec::new() };
     Ok(plan.with_untouched(&all))
+}
+
+/// Two paths to one disk, wiped at once, would write over each other.
+fn same_disk_twice<'a>(disks: &[&'a Disk]) -> Option<(&'a Disk, &'a Disk)> {
+    disks.iter().enumerate().find_map(|(i, one)| {
+        let wwn = one.wwn.as_ref()?;
+        disks[i + 1..].iter().find(|other| other.wwn.as_ref() == Some(wwn)).map(|other| (*one, *other))
+    })
 }
 
 fn passes(task: &WipeTask) -> impl Iterator<Item = String> {
@@ -128,6 +143,7 @@ fn run(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
     let mut done = Progressed::default();
     match wipe(task, disk, ctx, &mut done) {
         Ok(ended) => ended,
+        Err(fault) if !done.begun => Ended::unchanged(fault),
         Err(fault) => {
             let fault = fault.because(format!(
                 "{} had been overwritten in pass {} of {}",
@@ -142,6 +158,8 @@ fn run(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
 
 #[derive(Default)]
 struct Progressed {
+    /// Whether anything may have been written.
+    begun: bool,
     pass: usize,
     bytes: u64,
 }
@@ -149,6 +167,8 @@ struct Progressed {
 fn wipe(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx, done: &mut Progressed) -> Result<Ended, Fault> {
     let begun = Instant::now();
     let name = disk.name();
+    ctx.cancel.check()?;
+    done.begun = true;
     if disk.size() >= 2 * MIB {
         // First what would make the disk boot or be assembled again, so that an interrupted wipe leaves no disk that
         // looks whole.

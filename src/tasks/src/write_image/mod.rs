@@ -50,7 +50,7 @@ pub(crate) fn plan(task: &WriteImageTask, ctx: &TaskCtx) -> Result<Plan, Fault> 
 }
 
 pub(crate) fn execute(task: &WriteImageTask, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult {
-    let asked = format!("write {} with read-back {}", task.image.url, read_back_name(task.read_back));
+    let asked = format!("write {} with read-back {}", task.image.shown(), read_back_name(task.read_back));
     single::execute_on(&asked, &task.device, expected, ctx, || plan(task, ctx), |disk| run(task, disk, ctx))
 }
 
@@ -114,7 +114,7 @@ impl Opened {
         let mut start = Vec::new();
         (&mut fetched).take(PROBE_LENGTH as u64).read_to_end(&mut start).map_err(|e| source_fault(&e, image))?;
         container::agree(image.compression, &start)
-            .map_err(|what| Fault::new(FaultCode::ImageFormat, format!("{}: {what}", image.url)))?;
+            .map_err(|what| Fault::new(FaultCode::ImageFormat, format!("{}: {what}", image.shown())))?;
 
         let total = match image.compression {
             Compression::None => length,
@@ -130,7 +130,7 @@ impl Opened {
         if (head.len() as u64) < EDGE {
             return Err(Fault::new(
                 FaultCode::ImageFormat,
-                format!("{} holds {} bytes: that is no disk image", image.url, head.len()),
+                format!("{} holds {} bytes: that is no disk image", image.shown(), head.len()),
             ));
         }
         let gpt_sector = gptgeometry::sector_size(&head);
@@ -159,13 +159,13 @@ fn write(task: &WriteImageTask, mut opened: Opened, disk: &ClaimedDisk, ctx: &Ta
     if digest != task.image.digest {
         return Err(Fault::new(
             FaultCode::ImageDigestMismatch,
-            format!("{} is {digest}, the order names {}", task.image.url, task.image.digest),
+            format!("{} is {digest}, the order names {}", task.image.shown(), task.image.digest),
         ));
     }
     if let Some(announced) = task.image.size.filter(|s| s.0 != size) {
         return Err(Fault::new(
             FaultCode::ImageFormat,
-            format!("{} holds {size} bytes, the order names {}", task.image.url, announced.0),
+            format!("{} holds {size} bytes, the order names {}", task.image.shown(), announced.0),
         ));
     }
     disk.flush().on(disk)?;
@@ -202,7 +202,7 @@ fn write(task: &WriteImageTask, mut opened: Opened, disk: &ClaimedDisk, ctx: &Ta
 
 /// The fault for an error that came out of the decoding reader.
 fn source_fault(error: &std::io::Error, image: &ImageSource) -> Fault {
-    let url = &image.url;
+    let url = image.shown();
     if let Some(fetch) = FetchError::of(error) {
         return Fault::new(fetch.code(), format!("fetching {url}: {fetch}"));
     }

@@ -92,6 +92,13 @@ impl LoopDisk {
         Sha256::digest(std::fs::read(&self.file).unwrap()).into()
     }
 
+    /// As somebody else would.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        let device = std::fs::OpenOptions::new().write(true).open(&self.device).unwrap();
+        device.write_all_at(bytes, offset).unwrap();
+        device.sync_all().unwrap();
+    }
+
     pub fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         File::open(&self.file).unwrap().read_exact_at(&mut bytes, offset).unwrap();
