@@ -69,7 +69,7 @@ lint: deps ## Formatting, clippy, shell scripts, systemd units
 
 .PHONY: bench
 bench: deps ## Size, memory, boot time, and write speed against the usual pipes, in turn, as ratios
-	cargo build --release -p speediso-agent -p speediso-initramfs -p speediso-controller -p speediso-lab
+	cargo build --release --workspace --bins
 	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds
 	$(RELEASE)/speediso-lab bench --agent $(RELEASE)/speediso-agent --builds builds
 
