@@ -32,6 +32,11 @@ fdisk: losetup and sfdisk in the tests
 util-linux: loop devices in the tests
 zstd: compressed test images, benchmarks
 xz-utils: packages and test images
+bzip2: compressed test images
+lz4: compressed test images
+pigz: benchmarks
+bmap-tools: benchmarks
+qemu-utils: qcow2 images made and read independently
 curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently
 openssh-client: logging into the machines

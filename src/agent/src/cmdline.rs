@@ -132,15 +132,15 @@ impl Config {
             "ca" => {
                 for pin in value.split(',') {
                     // The same form as an image's digest: sha256: and 64 hex digits.
-                    self.ca_pins.push(*digest(name, pin)?.as_sha256());
+                    self.ca_pins.push(sha256(name, pin)?);
                 }
             }
             "token" => self.token = Some(Secret(printable(name, value)?)),
             "tasks" => self.tasks = Some(printable(name, value)?),
             "tasks_key" => {
-                let key = digest(name, &format!("sha256:{value}"))
+                let key = sha256(name, &format!("sha256:{value}"))
                     .map_err(|_| invalid("speediso.tasks_key is a public key of 64 hex digits"))?;
-                self.tasks_key = Some(*key.as_sha256());
+                self.tasks_key = Some(key);
             }
             "arm" => self.arm = Some(printable(name, value)?),
             "image" => self.image = Some(url(name, &value)?),
@@ -224,6 +224,10 @@ fn profiles(list: &str) -> Result<Vec<Profile>, Fault> {
             })
         })
         .collect()
+}
+
+fn sha256(name: &str, text: &str) -> Result<[u8; 32], Fault> {
+    digest(name, text)?.as_sha256().ok_or_else(|| invalid(format!("speediso.{name}={text}: only sha256 here")))
 }
 
 fn digest(name: &str, value: &str) -> Result<ImageDigest, Fault> {

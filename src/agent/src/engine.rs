@@ -27,7 +27,7 @@ use speediso_model::task::{OnInterrupt, PowerAction, Task};
 use speediso_sys::clock;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
-use speediso_tasks::ctx::{Cancel, ProgressUpdate, Reporter, TaskCtx};
+use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
 use tokio::sync::watch;
 
 use crate::journal::Journal;
@@ -345,6 +345,7 @@ impl Engine {
             probe: surroundings.probe,
             boot_mac: surroundings.boot_mac,
             build: surroundings.build,
+            patience: Patience::default(),
         }
     }
 

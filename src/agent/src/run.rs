@@ -124,10 +124,11 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
     } else if let Some(key) = &args.tasks_key {
         let key: speediso_model::image::ImageDigest =
             format!("sha256:{key}").parse().map_err(|_| bad("--tasks-key has 64 hex digits".into()))?;
+        let key = key.as_sha256().ok_or_else(|| bad("--tasks-key has 64 hex digits".into()))?;
         let mut name = args.tasks.as_os_str().to_owned();
         name.push(".sig");
         let signature = String::from_utf8_lossy(&read(std::path::Path::new(&name))?).into_owned();
-        Permitted::by_signature(&bytes, &signature, key.as_sha256(), &machine, &state, &roots)?
+        Permitted::by_signature(&bytes, &signature, &key, &machine, &state, &roots)?
     } else {
         let file = TaskFile::parse(&bytes)?;
         Permitted::by_hand(file, args.arm.as_deref(), &machine)?
@@ -135,8 +136,8 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
     let permitted = permitted.expecting(args.expect_plan);
     let mut pins = Vec::new();
     for pin in &args.ca {
-        let pin: speediso_model::image::ImageDigest = pin.parse().map_err(|_| bad(format!("--ca {pin}")))?;
-        pins.push(*pin.as_sha256());
+        let parsed: Option<speediso_model::image::ImageDigest> = pin.parse().ok();
+        pins.push(parsed.and_then(|p| p.as_sha256()).ok_or_else(|| bad(format!("--ca {pin}")))?);
     }
     let (http, _) = tls::client(&pins, None, Validity::Checked, Purpose::Images)?;
     let surroundings = Surroundings {
@@ -180,6 +181,7 @@ pub fn inventory() -> Result<Inventory, Fault> {
         probe: std::env::current_exe().ok(),
         boot_mac: None,
         build: build::read(),
+        patience: speediso_tasks::ctx::Patience::default(),
     };
     Ok(speediso_tasks::collect_inventory(&ctx))
 }

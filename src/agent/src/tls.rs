@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use reqwest::redirect;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -189,6 +190,19 @@ pub enum Purpose {
     Images,
 }
 
+/// An image's server may send us on to where it is, but never out of TLS.
+fn same_or_safer(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    const MOST: usize = 5;
+    let was_safe = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if attempt.previous().len() > MOST {
+        attempt.error("more than 5 redirects")
+    } else if was_safe && attempt.url().scheme() != "https" {
+        attempt.error("a redirect from https to something else")
+    } else {
+        attempt.follow()
+    }
+}
+
 /// An HTTP client that knows the pinned CAs only.
 ///
 /// # Errors
@@ -223,7 +237,10 @@ pub fn client(
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(config)
         .connect_timeout(Duration::from_secs(10))
-        .redirect(reqwest::redirect::Policy::none())
+        .redirect(match purpose {
+            Purpose::Api => redirect::Policy::none(),
+            Purpose::Images => redirect::Policy::custom(same_or_safer),
+        })
         .no_proxy();
     let builder = match purpose {
         Purpose::Api => builder.timeout(Duration::from_secs(45)),

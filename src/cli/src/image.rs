@@ -8,8 +8,9 @@ use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use speediso_image::container::{self, Looks, PROBE_LENGTH};
 use speediso_model::api::{ImageView, path};
-use speediso_model::image::ImageDigest;
+use speediso_model::image::{Compression, ImageDigest, ImageFormat};
 use tokio_util::io::ReaderStream;
 
 use crate::client::Client;
@@ -30,7 +31,7 @@ pub(crate) async fn add(client: &Client, file: &Path, name: Option<String>, json
         bail!("{name:?} cannot be an image's name: letters, digits, '.', '-' and '_' only");
     }
     // Hashed here too, so that what the store has is known to be what this machine has.
-    let (length, digest, compression) = examine(file).with_context(|| format!("reading {shown}"))?;
+    let (length, digest, looks) = examine(file).with_context(|| format!("reading {shown}"))?;
 
     let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(length) };
     if let Ok(style) = ProgressStyle::with_template("  [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}") {
@@ -46,18 +47,24 @@ pub(crate) async fn add(client: &Client, file: &Path, name: Option<String>, json
     if stored.digest != digest.to_string() {
         bail!("the store holds {} under {name}, but {shown} is {digest}; upload it again", stored.digest);
     }
-    let part = json!({"url": stored.url, "digest": stored.digest, "compression": compression});
+    let compression = if let Looks::Compressed(compression) = looks { compression } else { Compression::None };
+    let mut part = json!({"url": stored.url, "digest": stored.digest, "compression": compression});
+    match looks {
+        Looks::Qcow2 => part["format"] = json!(ImageFormat::Qcow2),
+        Looks::Other(what) => eprintln!("speediso: {shown} is {what}: no agent writes that to a disk"),
+        Looks::Compressed(_) | Looks::Plain => {}
+    }
     output::print(json, &part, |part| {
         let text = serde_json::to_string_pretty(part).unwrap_or_default();
         format!("{name} is stored ({length} bytes); name it in an order as\n\"image\": {text}")
     })
 }
 
-fn examine(file: &Path) -> Result<(u64, ImageDigest, &'static str)> {
-    const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Length, digest, and what the file looks like.
+fn examine(file: &Path) -> Result<(u64, ImageDigest, Looks)> {
     let mut source = std::fs::File::open(file)?;
-    let mut start = [0; 4];
-    let zstd = source.read_exact(&mut start).is_ok() && start == ZSTD_MAGIC;
+    let mut start = Vec::new();
+    (&mut source).take(PROBE_LENGTH as u64).read_to_end(&mut start)?;
     source.rewind()?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -70,7 +77,7 @@ fn examine(file: &Path) -> Result<(u64, ImageDigest, &'static str)> {
         hash.update(&buffer[..n]);
         length += n as u64;
     }
-    Ok((length, ImageDigest::sha256(hash.finalize().into()), if zstd { "zstd" } else { "none" }))
+    Ok((length, ImageDigest::sha256(hash.finalize().into()), container::looks(&start)))
 }
 
 #[cfg(test)]
@@ -82,11 +89,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("x.raw");
         std::fs::write(&file, [0x28, 0xb5, 0x2f, 0xfd, 0]).expect("written");
-        let (length, digest, compression) = examine(&file).expect("readable");
-        assert_eq!((length, compression), (5, "zstd"));
+        let (length, digest, looks) = examine(&file).expect("readable");
+        assert_eq!((length, looks), (5, Looks::Compressed(Compression::Zstd)));
         let expected: [u8; 32] = Sha256::digest([0x28, 0xb5, 0x2f, 0xfd, 0]).into();
         assert_eq!(digest, ImageDigest::sha256(expected));
         std::fs::write(&file, b"").expect("written");
-        assert_eq!(examine(&file).expect("readable").2, "none");
+        assert_eq!(examine(&file).expect("readable").2, Looks::Plain);
     }
 }

@@ -94,6 +94,7 @@ fault_codes! {
     ImageRefused, "image-refused", Operator, "the image's server declined; check URL and permissions";
     ImageDigestMismatch, "image-digest-mismatch", Operator, "the bytes are not those the order names; check the digest and the server; the disk has no partition table";
     ImageTruncated, "image-truncated", Transient, "the image ended early; the disk has no partition table; order again";
+    ImageChanged, "image-changed", Transient, "the image was replaced while it was fetched; order again, with the new digest if that is meant";
     ImageTrailingData, "image-trailing-data", Operator, "the image has data after its end; make it anew";
     ImageFormat, "image-format", Operator, "the image is not what the order says; check format and compression";
     ImageTooLarge, "image-too-large", Operator, "choose a larger disk or a smaller image";

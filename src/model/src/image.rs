@@ -8,43 +8,88 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Bytes;
 
-/// A digest over every byte of the source, as `sha256:<64 hex digits>`.
+/// How a digest is computed. MD5 and SHA-1 are not among them: either can be made to fit another image.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DigestAlgorithm {
+    Sha256,
+    Sha512,
+    Blake3,
+}
+
+impl DigestAlgorithm {
+    const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Blake3];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+            Self::Blake3 => "blake3",
+        }
+    }
+
+    /// Of its digests, in bytes.
+    #[must_use]
+    pub fn length(self) -> usize {
+        match self {
+            Self::Sha256 | Self::Blake3 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+/// A digest over every byte of the source, as `sha256:<64 hex digits>`, `sha512:<128>` or `blake3:<64>`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct ImageDigest {
-    sha256: [u8; 32],
+    algorithm: DigestAlgorithm,
+    bytes: Vec<u8>,
 }
 
 impl ImageDigest {
     #[must_use]
     pub fn sha256(bytes: [u8; 32]) -> Self {
-        Self { sha256: bytes }
+        Self { algorithm: DigestAlgorithm::Sha256, bytes: bytes.to_vec() }
     }
 
     #[must_use]
-    pub fn as_sha256(&self) -> &[u8; 32] {
-        &self.sha256
+    pub fn sha512(bytes: [u8; 64]) -> Self {
+        Self { algorithm: DigestAlgorithm::Sha512, bytes: bytes.to_vec() }
+    }
+
+    #[must_use]
+    pub fn blake3(bytes: [u8; 32]) -> Self {
+        Self { algorithm: DigestAlgorithm::Blake3, bytes: bytes.to_vec() }
+    }
+
+    #[must_use]
+    pub fn algorithm(&self) -> DigestAlgorithm {
+        self.algorithm
+    }
+
+    /// The 32 bytes, if it is a SHA-256.
+    #[must_use]
+    pub fn as_sha256(&self) -> Option<[u8; 32]> {
+        (self.algorithm == DigestAlgorithm::Sha256).then(|| self.bytes.as_slice().try_into().ok()).flatten()
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a digest of the form sha256:<64 hex digits>")]
+#[error("{0:?} is not a digest of the form sha256:<64 hex digits>, sha512:<128> or blake3:<64>")]
 pub struct BadDigest(String);
 
 impl FromStr for ImageDigest {
     type Err = BadDigest;
     fn from_str(text: &str) -> Result<Self, BadDigest> {
         let bad = || BadDigest(text.to_owned());
-        let digits = text.strip_prefix("sha256:").ok_or_else(bad)?;
-        if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let (name, digits) = text.split_once(':').ok_or_else(bad)?;
+        let algorithm = DigestAlgorithm::ALL.into_iter().find(|a| a.name() == name).ok_or_else(bad)?;
+        if digits.len() != 2 * algorithm.length() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad());
         }
-        let mut sha256 = [0; 32];
-        for (i, byte) in sha256.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| bad())?;
-        }
-        Ok(Self { sha256 })
+        let byte = |i: usize| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| bad());
+        Ok(Self { algorithm, bytes: (0..algorithm.length()).map(byte).collect::<Result<_, _>>()? })
     }
 }
 
@@ -63,16 +108,81 @@ impl From<ImageDigest> for String {
 
 impl fmt::Display for ImageDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", crate::plan::hex(&self.sha256))
+        write!(f, "{}:{}", self.algorithm.name(), crate::plan::hex(&self.bytes))
     }
 }
 
+/// How the source is compressed. Several members, frames or streams may follow one another; nothing else may follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// The bytes are the disk.
+    /// The bytes are the image.
     None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
     Zstd,
+    Xz,
+    Bzip2,
+    /// The frame format, not the legacy one.
+    Lz4,
+}
+
+impl Compression {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Xz => "xz",
+            Self::Bzip2 => "bzip2",
+            Self::Lz4 => "lz4",
+        }
+    }
+
+    /// By the ending of a file's name; the content must agree.
+    #[must_use]
+    pub fn by_name(name: &str) -> Self {
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        match () {
+            () if ends(&[".gz", ".gzip"]) => Self::Gzip,
+            () if ends(&[".zst", ".zstd"]) => Self::Zstd,
+            () if ends(&[".xz"]) => Self::Xz,
+            () if ends(&[".bz2"]) => Self::Bzip2,
+            () if ends(&[".lz4"]) => Self::Lz4,
+            () => Self::None,
+        }
+    }
+}
+
+/// What the decompressed bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// The disk, byte for byte.
+    #[default]
+    Raw,
+    /// QEMU's format, version 2 or 3, without backing or data file.
+    Qcow2,
+    /// Ours: a manifest whose chunks are fetched, verified and written one by one (docs/image-manifest.md). The digest is
+    /// the manifest's, which covers all of them.
+    Manifest,
+}
+
+impl ImageFormat {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Manifest => "manifest",
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        *self == Self::Raw
+    }
 }
 
 /// An image as an order names it. What the bytes say of themselves must agree.
@@ -81,8 +191,13 @@ pub enum Compression {
 pub struct ImageSource {
     /// `https://` or `http://`; the digest, not the way, is what the bytes are trusted by.
     pub url: String,
+    /// The same bytes elsewhere, tried in turn when a server fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
     /// Over the bytes as they are fetched, compressed or not.
     pub digest: ImageDigest,
+    #[serde(default, skip_serializing_if = "ImageFormat::is_raw")]
+    pub format: ImageFormat,
     pub compression: Compression,
     /// Size of the disk image after decompression, where it is known: checked before the first write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,12 +240,17 @@ mod tests {
     fn digests_are_strict() {
         let good = format!("sha256:{}", "0aF1".repeat(16));
         assert_eq!(good.parse::<ImageDigest>().expect("good").to_string(), good.to_lowercase());
+        for good in [format!("sha512:{}", "0a".repeat(64)), format!("blake3:{}", "0a".repeat(32))] {
+            assert_eq!(good.parse::<ImageDigest>().expect("good").to_string(), good);
+        }
         for bad in [
             "",
             "sha256:",
             "md5:d41d8cd98f00b204e9800998ecf8427e",
             &"a".repeat(64),
             &format!("sha256:{}", "+1".repeat(32)),
+            &format!("sha512:{}", "0a".repeat(32)),
+            &format!("sha1:{}", "0a".repeat(20)),
         ] {
             assert!(bad.parse::<ImageDigest>().is_err(), "{bad}");
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
-use crate::image::ImageSource;
+use crate::image::{Compression, ImageFormat, ImageSource};
 use crate::units::{Bytes, MIB};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
@@ -362,11 +362,20 @@ impl Task {
 }
 
 fn validate_image(image: &ImageSource) -> Result<(), String> {
-    if !(image.url.starts_with("https://") || image.url.starts_with("http://"))
-        || image.url.len() > 2048
-        || image.url.chars().any(|c| c.is_control() || c.is_whitespace())
-    {
-        return Err(format!("image.url: {:?} is not an http or https URL", image.url));
+    const MOST_MIRRORS: usize = 16;
+    let bad = |url: &&String| {
+        !(url.starts_with("https://") || url.starts_with("http://"))
+            || url.len() > 2048
+            || url.chars().any(|c| c.is_control() || c.is_whitespace())
+    };
+    if let Some(url) = std::iter::once(&image.url).chain(&image.mirrors).find(bad) {
+        return Err(format!("image.url: {url:?} is not an http or https URL"));
+    }
+    if image.mirrors.len() > MOST_MIRRORS {
+        return Err(format!("image.mirrors: more than {MOST_MIRRORS}"));
+    }
+    if image.format == ImageFormat::Manifest && image.compression != Compression::None {
+        return Err("image.compression: a manifest says itself how its chunks are compressed; none here".into());
     }
     if image.size.is_some_and(|s| s.0 < 2 * MIB) {
         return Err("image.size: a disk image has at least 2 MiB".into());

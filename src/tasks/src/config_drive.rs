@@ -13,7 +13,6 @@ use gpt::partition_types;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use speediso_image::decode::decoder;
-use speediso_image::digest::Hashing;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::image::ImageSource;
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
@@ -203,9 +202,8 @@ fn drop_long_names_of_dots(volume: &mut [u8], sector: usize) {
 }
 
 fn fetch_image(image: &ImageSource, ctx: &TaskCtx) -> Result<Volume, Fault> {
-    let fetched = fetch::open(&image.url, ctx)?;
-    let (hashing, hashed) = Hashing::new(fetched);
-    let read = decoder(image.compression, image.max_window, hashing).and_then(|source| {
+    let (fetched, hashed) = fetch::open(image, ctx)?;
+    let read = decoder(image.compression, image.max_window, fetched).and_then(|source| {
         let mut bytes = Vec::new();
         source.take(MAX_IMAGE + 1).read_to_end(&mut bytes).map(|_| bytes)
     });
@@ -216,9 +214,7 @@ fn fetch_image(image: &ImageSource, ctx: &TaskCtx) -> Result<Volume, Fault> {
             format!("{} is larger than {}", image.shown(), Bytes(MAX_IMAGE)),
         ));
     }
-    let Some((digest, _)) = hashed.so_far() else {
-        return Err(Fault::new(FaultCode::Internal, "the digest of the source was lost"));
-    };
+    let digest = hashed.sum()?.digest;
     if digest != image.digest {
         return Err(Fault::new(
             FaultCode::ImageDigestMismatch,

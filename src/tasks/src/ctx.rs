@@ -10,6 +10,8 @@ use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
 use tokio::sync::watch;
 
+pub use crate::fetch::Patience;
+
 /// How far a step is. The run and the time are added by whoever reports it on.
 #[derive(Clone, Debug)]
 pub struct ProgressUpdate {
@@ -80,6 +82,7 @@ pub struct TaskCtx {
     /// The interface that the boot loader used.
     pub boot_mac: Option<String>,
     pub build: BuildInfo,
+    pub patience: Patience,
 }
 
 impl std::fmt::Debug for TaskCtx {

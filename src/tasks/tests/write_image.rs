@@ -5,27 +5,13 @@ mod support;
 
 use speediso_model::fault::FaultCode;
 use speediso_model::image::Compression;
-use speediso_model::outcome::{Changed, Outcome, TaskResult};
+use speediso_model::outcome::{Changed, Outcome};
 use speediso_model::task::{ReadBack, Task, WriteImageTask};
 use speediso_model::units::Bytes;
-use support::{Answer, Bench, LoopDisk, MIB, Server, image, source, tool};
+use support::*;
 
 fn task(disk: &LoopDisk, image: speediso_model::image::ImageSource) -> Task {
     Task::WriteImage(WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full })
-}
-
-#[track_caller]
-fn failed(result: &TaskResult, outcome: Outcome, code: FaultCode) {
-    let fault = result.fault.as_ref().unwrap_or_else(|| panic!("must fail: {result:?}"));
-    assert_eq!((result.outcome, fault.code), (outcome, code), "{fault}");
-}
-
-/// Neither table nor signature: nothing that boots or is assembled.
-#[track_caller]
-fn has_no_table(disk: &LoopDisk) {
-    assert!(disk.bytes(0, 1 << 20).iter().all(|b| *b == 0), "the start must be zeroed");
-    let end = std::fs::metadata(&disk.file).unwrap().len() - MIB;
-    assert!(disk.bytes(end, 1 << 20).iter().all(|b| *b == 0), "the end must be zeroed");
 }
 
 #[test]
@@ -33,12 +19,17 @@ fn raw_and_zstd_images_arrive_and_the_neighbour_stays() {
     let bench = Bench::new();
     let neighbour = LoopDisk::new(8 * MIB, 512);
     let before = neighbour.fill(9);
-    for (sector, compression) in [(512, Compression::None), (4096, Compression::Zstd), (512, Compression::Zstd)] {
+    for (sector, compression) in [
+        (512, Compression::None),
+        (4096, Compression::Zstd),
+        (512, Compression::Zstd),
+        (512, Compression::Gzip),
+        (512, Compression::Xz),
+        (512, Compression::Bzip2),
+        (512, Compression::Lz4),
+    ] {
         let bytes = image(24 * MIB, sector);
-        let sent = match compression {
-            Compression::None => bytes.clone(),
-            Compression::Zstd => zstd::encode_all(&bytes[..], 1).unwrap(),
-        };
+        let sent = compress(compression, &bytes);
         let server = Server::serve(sent.clone(), Answer::Whole);
         let disk = LoopDisk::new(37 * MIB + 4096, sector);
         disk.fill(3);

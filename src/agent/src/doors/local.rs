@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{OrderId, RunId};
-use speediso_model::image::shown_url;
+use speediso_model::image::{Compression, shown_url};
 use speediso_model::inventory::{SystemVendor, names_machine};
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::{Plan, PlanDigest, hex};
@@ -275,8 +275,7 @@ pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Faul
 
 /// By the name's ending; the content must agree.
 fn compression(url: &str) -> &'static str {
-    let name = url.split(['?', '#']).next().unwrap_or(url);
-    if [".zst", ".zstd"].iter().any(|ending| name.ends_with(ending)) { "zstd" } else { "none" }
+    Compression::by_name(url.split(['?', '#']).next().unwrap_or(url)).name()
 }
 
 /// Fetches a task file and its signature.

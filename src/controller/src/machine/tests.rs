@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use speediso_model::id::{NodeId, OrderId};
-use speediso_model::image::{Compression, ImageDigest, ImageSource};
+use speediso_model::image::{Compression, ImageDigest, ImageFormat, ImageSource};
 use speediso_model::order::{Order, OrderState, OrderTask, TaskState};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::Plan;
@@ -27,7 +27,9 @@ fn write_image() -> Task {
         device: serde_json::from_value(serde_json::json!({"serial": "S1"})).unwrap(),
         image: ImageSource {
             url: "https://192.0.2.1/i".into(),
+            mirrors: Vec::new(),
             digest: ImageDigest::sha256([0; 32]),
+            format: ImageFormat::Raw,
             compression: Compression::None,
             size: None,
             max_window: None,

@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use speediso_model::build::BuildInfo;
+use speediso_model::fault::FaultCode;
 use speediso_model::hints::RootDeviceHints;
-use speediso_model::image::{Compression, ImageDigest, ImageSource};
-use speediso_model::outcome::TaskResult;
+use speediso_model::image::{Compression, ImageDigest, ImageFormat, ImageSource};
+use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::task::Task;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
-use speediso_tasks::ctx::{Cancel, ProgressUpdate, Reporter, TaskCtx};
+use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -165,6 +166,13 @@ impl Bench {
             probe: None,
             boot_mac: None,
             build: BuildInfo::default(),
+            patience: Patience {
+                connect: Duration::from_secs(5),
+                stall: Duration::from_secs(1),
+                tries: 6,
+                first_pause: Duration::from_millis(10),
+                longest_pause: Duration::from_millis(50),
+            },
         };
         Self { ctx, _runtime: runtime }
     }
@@ -174,7 +182,7 @@ impl Bench {
     pub fn run(&self, task: &Task) -> TaskResult {
         match speediso_tasks::plan(task, &self.ctx) {
             Ok(plan) => speediso_tasks::execute(task, &plan.digest(), &self.ctx),
-            Err(fault) => TaskResult::failed(task.kind(), speediso_model::outcome::Outcome::FailedUnchanged, fault),
+            Err(fault) => TaskResult::failed(task.kind(), Outcome::FailedUnchanged, fault),
         }
     }
 }
@@ -210,19 +218,45 @@ pub struct Server {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+/// What a scripted server does with one request.
+pub struct Reply {
+    pub head: String,
+    pub body: Vec<u8>,
+    pub then: Then,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Close,
+    /// Keeps the connection and says nothing more.
+    Stall,
+    /// Goes on with a byte now and then.
+    Drip,
+}
+
+/// The range that a request asks for.
+pub type Asked = Option<(usize, Option<usize>)>;
+
 impl Server {
     pub fn serve(body: Vec<u8>, answer: Answer) -> Self {
+        let body = Arc::new(body);
+        Self::script(move |_, _| reply(&body, &answer))
+    }
+
+    /// Answers the n-th request (from 0) as `script` says.
+    pub fn script(script: impl Fn(usize, Asked) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let script = Arc::new(script);
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (n, stream) in listener.incoming().enumerate() {
                 if stopped.load(std::sync::atomic::Ordering::Relaxed) {
                     return;
                 }
-                let (body, answer) = (body.clone(), answer.clone());
-                std::thread::spawn(move || stream.map(|s| respond(s, &body, &answer)));
+                let (script, stopped) = (Arc::clone(&script), Arc::clone(&stopped));
+                std::thread::spawn(move || stream.map(|s| respond(s, n, &*script, &stopped)));
             }
         });
         Self { url: format!("http://{address}/image"), stop, address, thread: Some(thread) }
@@ -239,13 +273,37 @@ impl Drop for Server {
     }
 }
 
-fn respond(mut stream: TcpStream, body: &[u8], answer: &Answer) {
+fn respond(
+    mut stream: TcpStream,
+    n: usize,
+    script: &dyn Fn(usize, Asked) -> Reply,
+    stop: &std::sync::atomic::AtomicBool,
+) {
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut request = Vec::new();
     let mut byte = [0];
     while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
         request.push(byte[0]);
     }
+    let request = String::from_utf8_lossy(&request).to_lowercase();
+    let asked = request.lines().find_map(|l| l.strip_prefix("range: bytes=")).and_then(|range| {
+        let (first, last) = range.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()))
+    });
+    let Reply { head, body, then } = script(n, asked);
+    // The client may have gone: that is its right.
+    let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(&body);
+    let _ = stream.flush();
+    while then != Then::Close && !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(100));
+        if then == Then::Drip && stream.write_all(&[0]).is_err() {
+            return;
+        }
+    }
+}
+
+fn reply(body: &[u8], answer: &Answer) -> Reply {
     let (status, length, sent) = match answer {
         Answer::Whole => (200, Some(body.len()), body),
         Answer::Status(status) => (*status, Some(0), &body[..0]),
@@ -253,11 +311,24 @@ fn respond(mut stream: TcpStream, body: &[u8], answer: &Answer) {
         Answer::SilentCutAfter(n) => (200, None, &body[..*n]),
         Answer::AnnounceLess(n) => (200, Some(body.len() - n), body),
     };
-    let length = length.map_or_else(String::new, |n| format!("Content-Length: {n}\r\n"));
-    // The client may have gone: that is its right.
-    let _ = write!(stream, "HTTP/1.1 {status} X\r\n{length}Connection: close\r\n\r\n");
-    let _ = stream.write_all(sent);
-    let _ = stream.flush();
+    let length = length.map_or_else(String::new, |n| format!("\r\nContent-Length: {n}"));
+    Reply { head: format!("{status} X{length}"), body: sent.to_vec(), then: Then::Close }
+}
+
+/// As a good server does it, but for ending after `most` bytes.
+pub fn ranged(body: &[u8], asked: Asked, most: usize, etag: &str) -> Reply {
+    let (first, last) =
+        asked.map_or((0, body.len() - 1), |(first, last)| (first, last.unwrap_or(usize::MAX).min(body.len() - 1)));
+    let head = match asked {
+        None => format!("200 OK\r\nAccept-Ranges: bytes\r\nETag: {etag}\r\nContent-Length: {}", body.len()),
+        Some(_) => format!(
+            "206 Part\r\nETag: {etag}\r\nContent-Range: bytes {first}-{last}/{}\r\nContent-Length: {}",
+            body.len(),
+            last + 1 - first
+        ),
+    };
+    let sent = &body[first..=last];
+    Reply { head, body: sent[..sent.len().min(most)].to_vec(), then: Then::Close }
 }
 
 /// A disk image with a GPT made by sgdisk, and content that is everywhere different.
@@ -272,5 +343,46 @@ pub fn image(size: u64, sector: u32) -> Vec<u8> {
 
 pub fn source(url: &str, bytes: &[u8], compression: Compression) -> ImageSource {
     let digest = ImageDigest::sha256(Sha256::digest(bytes).into());
-    ImageSource { url: url.into(), digest, compression, size: None, max_window: None }
+    ImageSource {
+        url: url.into(),
+        mirrors: Vec::new(),
+        digest,
+        format: ImageFormat::Raw,
+        compression,
+        size: None,
+        max_window: None,
+    }
+}
+
+/// By the tools that people use for it.
+pub fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+    let program = match compression {
+        Compression::None => return bytes.to_vec(),
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+        Compression::Xz => "xz",
+        Compression::Bzip2 => "bzip2",
+        Compression::Lz4 => "lz4",
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image");
+    std::fs::write(&file, bytes).unwrap();
+    let out = Command::new(program).args(["-1", "-c"]).arg(&file).output();
+    let out = out.unwrap_or_else(|e| panic!("{program} is needed: {e}"));
+    assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+#[track_caller]
+pub fn failed(result: &TaskResult, outcome: Outcome, code: FaultCode) {
+    let fault = result.fault.as_ref().unwrap_or_else(|| panic!("must fail: {result:?}"));
+    assert_eq!((result.outcome, fault.code), (outcome, code), "{fault}");
+}
+
+/// Neither table nor signature: nothing that boots or is assembled.
+#[track_caller]
+pub fn has_no_table(disk: &LoopDisk) {
+    assert!(disk.bytes(0, 1 << 20).iter().all(|b| *b == 0), "the start must be zeroed");
+    let end = std::fs::metadata(&disk.file).unwrap().len() - MIB;
+    assert!(disk.bytes(end, 1 << 20).iter().all(|b| *b == 0), "the end must be zeroed");
 }

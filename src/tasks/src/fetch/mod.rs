@@ -1,0 +1,160 @@
+//! Bytes from HTTP servers, as blocking readers.
+//!
+//! This is the one place where async code and blocking code meet: a task on the runtime fetches into bounded channels,
+//! a reader takes from one of them, a thread that hashes from the other. A connection that breaks is taken up again
+//! where it broke; a server that stalls, ends early, sends more than it announced, or meanwhile has something else is an
+//! error, never an end.
+
+mod answer;
+mod error;
+mod pump;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use speediso_image::digest::Hasher;
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::image::{ImageDigest, ImageSource};
+use tokio::sync::mpsc;
+
+use crate::ctx::TaskCtx;
+
+pub(crate) use self::error::FetchError;
+use self::pump::{Origin, pump};
+
+/// Batches in flight to each of the two sides; of 256 KiB each, and both sides share them.
+const IN_FLIGHT: usize = 16;
+
+/// How long a server is given. Only tests have less.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// Until the head of an answer.
+    pub connect: Duration,
+    /// Without any byte.
+    pub stall: Duration,
+    /// Attempts in a row that bring nothing worth mentioning.
+    pub tries: u32,
+    /// Before the second attempt; doubled before each that follows, up to `longest_pause`.
+    pub first_pause: Duration,
+    pub longest_pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
+            tries: 10,
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Patience {
+    fn pause(&self, tries: u32) -> Duration {
+        self.first_pause.saturating_mul(1 << tries.min(16)).min(self.longest_pause)
+    }
+}
+
+/// Some of the source's bytes, in order, as they came from the network.
+type Batch = Vec<Bytes>;
+
+/// A source that is being fetched and hashed.
+pub(crate) struct Fetch {
+    /// As the server announced it.
+    pub(crate) length: Option<u64>,
+    batches: mpsc::Receiver<Result<Batch, FetchError>>,
+    batch: std::vec::IntoIter<Bytes>,
+    rest: Bytes,
+    ended: bool,
+}
+
+/// What is known of a source once all of it was read.
+pub(crate) struct Hashed {
+    thread: std::thread::JoinHandle<(Hasher, u64)>,
+    resumed: Arc<AtomicU32>,
+}
+
+pub(crate) struct Sum {
+    pub(crate) digest: ImageDigest,
+    pub(crate) length: u64,
+    /// How often the connection was lost and taken up again.
+    pub(crate) resumed: u32,
+}
+
+impl Hashed {
+    /// Waits until every byte that was fetched is hashed. Only after the reader has come to its end.
+    pub(crate) fn sum(self) -> Result<Sum, Fault> {
+        let (hasher, length) =
+            self.thread.join().map_err(|_| Fault::new(FaultCode::Internal, "the hashing thread panicked"))?;
+        Ok(Sum { digest: hasher.digest(), length, resumed: self.resumed.load(Ordering::Relaxed) })
+    }
+}
+
+/// Asks for the image and returns once a server has answered with success.
+///
+/// # Errors
+/// `image-unreachable` when nobody answers, `image-refused` when the answer is no.
+pub(crate) fn open(image: &ImageSource, ctx: &TaskCtx) -> Result<(Fetch, Hashed), Fault> {
+    let mut origin = Origin::new(image, ctx);
+    let first = ctx.runtime.block_on(origin.first()).map_err(|e| e.fault(image))?;
+    let length = first.total;
+    let (to_reader, batches) = mpsc::channel(IN_FLIGHT);
+    let (to_hash, mut hashed) = mpsc::channel::<Batch>(IN_FLIGHT);
+    let resumed = Arc::clone(&origin.resumed);
+    let mut hasher = Hasher::new(image.digest.algorithm());
+    let thread = std::thread::Builder::new()
+        .name("hash".into())
+        .spawn(move || {
+            let mut length = 0;
+            while let Some(batch) = hashed.blocking_recv() {
+                for bytes in batch {
+                    hasher.update(&bytes);
+                    length += bytes.len() as u64;
+                }
+            }
+            (hasher, length)
+        })
+        .map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
+    ctx.runtime.spawn(pump(origin, first, to_reader, to_hash));
+    let fetch = Fetch { length, batches, batch: Vec::new().into_iter(), rest: Bytes::new(), ended: false };
+    Ok((fetch, Hashed { thread, resumed }))
+}
+
+impl Read for Fetch {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() && !self.ended {
+            if let Some(bytes) = self.batch.next() {
+                self.rest = bytes;
+                continue;
+            }
+            match self.batches.blocking_recv() {
+                Some(Ok(batch)) => self.batch = batch.into_iter(),
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Err(io::Error::other(error));
+                }
+                None => self.ended = true,
+            }
+        }
+        // As much as there is: a decoder that asks for a lot gets a lot.
+        let mut done = 0;
+        while done < buffer.len() {
+            if self.rest.is_empty() {
+                match self.batch.next() {
+                    Some(bytes) => self.rest = bytes,
+                    None => break,
+                }
+            }
+            let n = self.rest.len().min(buffer.len() - done);
+            buffer[done..done + n].copy_from_slice(&self.rest[..n]);
+            self.rest.advance(n);
+            done += n;
+        }
+        Ok(done)
+    }
+}
