@@ -40,8 +40,11 @@ enum Command {
         agent: PathBuf,
         #[arg(long, default_value = "builds")]
         builds: PathBuf,
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 5)]
         rounds: u32,
+        /// Only the writing, and only cases with this in their name
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Boot one blank machine over PXE into an iPXE script and show its console
     Boot {
@@ -105,8 +108,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { firmware } => demo::run(firmware.into()),
-        Command::Bench { agent, builds, rounds } => {
-            bench::run(&bench::Options { agent, builds, rounds: rounds.max(1) })
+        Command::Bench { agent, builds, rounds, only } => {
+            bench::run(&bench::Options { agent, builds, rounds: rounds.max(1), only })
         }
         Command::Accel { kernel } => {
             println!("{:?}", cached_accel(&kernel, &demo::cache_dir())?);

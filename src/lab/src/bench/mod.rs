@@ -16,6 +16,8 @@ pub(crate) struct Options {
     pub(crate) agent: PathBuf,
     pub(crate) builds: PathBuf,
     pub(crate) rounds: u32,
+    /// Only the writing, and only cases with this in their name.
+    pub(crate) only: Option<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -27,9 +29,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut show = Show::default();
     show.phase("Sizes", "1 s", || sizes(options))?;
     let image = debian_image(&root, &mut show)?;
-    show.phase("Writing an image to a loop device", "2 to 4 minutes", || {
-        write::run(&options.agent, &image, options.rounds)
+    show.phase("Writing an image to a loop device", "5 minutes, and 5 more the first time", || {
+        write::run(&write::Setup {
+            agent: &options.agent,
+            packed: &image,
+            rounds: options.rounds,
+            only: options.only.as_deref(),
+            out: &root.join("target/bench/write.json"),
+        })
     })?;
+    if options.only.is_some() {
+        return Ok(());
+    }
     let mut programs = Programs::beside_this(&root)?;
     programs.boot_files = options.builds.join("latest");
     let lab = Lab::builder().build()?;

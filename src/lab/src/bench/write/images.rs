@@ -1,0 +1,67 @@
+//! The same disk in every form, made once beside the raw image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use speediso_lab::tool;
+
+use crate::show::{fact, mib};
+
+pub(super) struct Images {
+    folder: PathBuf,
+    raw: String,
+}
+
+impl Images {
+    pub(super) fn make(raw: &Path, packed: &Path) -> Result<Self> {
+        let folder = raw.parent().context("the image lies in a directory")?.to_owned();
+        let name = raw.file_name().and_then(|n| n.to_str()).context("the image has a name")?.to_owned();
+        let images = Self { folder, raw: name };
+        let path = |ending: &str| images.path(ending).display().to_string();
+        let source = raw.display().to_string();
+        let lines = [
+            ("zst3", format!("zstd -3 -T0 -q -f -o {} {source}", path("zst3"))),
+            ("gz", format!("pigz -c {source} > {}.part && mv {0}.part {0}", path("gz"))),
+            ("xz", format!("xz -T2 -2 -c {source} > {}.part && mv {0}.part {0}", path("xz"))),
+            (
+                "blocks.xz",
+                format!("xz -T2 -2 --block-size=4MiB -c {source} > {}.part && mv {0}.part {0}", path("blocks.xz")),
+            ),
+            ("qcow2", format!("qemu-img convert -O qcow2 {source} {}.part && mv {0}.part {0}", path("qcow2"))),
+            ("z.qcow2", format!("qemu-img convert -c -O qcow2 {source} {}.part && mv {0}.part {0}", path("z.qcow2"))),
+            ("bmap", format!("bmaptool create -o {} {source}", path("bmap"))),
+        ];
+        let newer = |file: &Path| {
+            let of = |p: &Path| fs::metadata(p).and_then(|m| m.modified()).ok();
+            of(file) >= of(packed)
+        };
+        for (ending, line) in lines {
+            if !newer(&images.path(ending)) {
+                tool::run(Command::new("bash").args(["-euo", "pipefail", "-c", &line]))?;
+                fact(format!("made {}: {}", images.name(ending), mib(fs::metadata(images.path(ending))?.len())));
+            }
+        }
+        Ok(images)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The raw image for an empty ending.
+    pub(super) fn name(&self, ending: &str) -> String {
+        if ending.is_empty() { self.raw.clone() } else { format!("{}.{ending}", self.raw) }
+    }
+
+    pub(super) fn path(&self, ending: &str) -> PathBuf {
+        self.folder.join(self.name(ending))
+    }
+
+    pub(super) fn sha256(&self, ending: &str) -> Result<String> {
+        let line = tool::run(Command::new("openssl").args(["dgst", "-sha256", "-r"]).arg(self.path(ending)))?;
+        let digits = line.split_whitespace().next().context("openssl prints the digest first")?;
+        Ok(format!("sha256:{digits}"))
+    }
+}

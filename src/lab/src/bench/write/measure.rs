@@ -1,0 +1,102 @@
+//! One run of one case: time, processor time, memory.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use serde_json::{Value, json};
+
+/// Nothing that is measured takes longer than this, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(180);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) wall: f64,
+    /// User and system, of everything the case started.
+    pub(super) cpu: f64,
+    /// Resident, all of its processes together, sampled.
+    pub(super) peak_mib: f64,
+}
+
+pub(super) fn pipe(line: &str, dir: &Path) -> Result<Measured> {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", line]);
+    run(&mut command, dir)
+}
+
+/// The agent's local door with one task.
+pub(super) fn agent(agent: &Path, dir: &Path, pin: &str, task: &Value) -> Result<Measured> {
+    let machine = this_machine()?;
+    let file = json!({
+        "version": 1,
+        "machine": machine,
+        "expires": "2100-01-01T00:00:00Z",
+        "order": uuid::Uuid::new_v4().to_string(),
+        "tasks": [task],
+    });
+    fs::write(dir.join("task.json"), file.to_string())?;
+    let mut command = Command::new(agent);
+    command.args(["run", "--allow-loop", "--json", "--arm", &machine, "--ca", pin]);
+    command.arg("--tasks").arg(dir.join("task.json")).arg("--state-dir").arg(dir.join("state"));
+    run(&mut command, dir)
+}
+
+fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
+    let log = File::create(dir.join("case.log"))?;
+    // A group of its own, so that its processes can be told from others.
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    let before = spent()?;
+    let began = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
+    let mut peak = 0;
+    let status = loop {
+        peak = peak.max(resident(&child));
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if began.elapsed() > LIMIT {
+            child.kill()?;
+            child.wait()?;
+            bail!("still not done after {} s", LIMIT.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let wall = began.elapsed().as_secs_f64();
+    ensure!(status.success(), "ended with {status}:\n{}", fs::read_to_string(dir.join("case.log"))?);
+    #[allow(clippy::cast_precision_loss, reason = "memory of one machine")]
+    let peak_mib = peak as f64 / 1024.0;
+    Ok(Measured { wall, cpu: spent()? - before, peak_mib })
+}
+
+/// By children that have ended and were waited for.
+fn spent() -> Result<f64> {
+    let usage: Usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    #[allow(clippy::cast_precision_loss, reason = "seconds")]
+    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// KiB of all processes of the child's group.
+fn resident(child: &Child) -> u64 {
+    let group = child.id().to_string();
+    let of = |pid: &str| -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // proc_pid_stat(5): after the name in parentheses come state, parent, group.
+        let in_group = stat.rsplit_once(')')?.1.split_whitespace().nth(2)? == group;
+        let status = in_group.then(|| fs::read_to_string(format!("/proc/{pid}/status")).ok()).flatten()?;
+        status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| of(entry.file_name().to_str()?)).sum()
+}
+
+/// The task file must name the machine it is for: here by a MAC address.
+fn this_machine() -> Result<String> {
+    let macs = fs::read_dir("/sys/class/net")?.flatten().filter(|nic| nic.path().join("device").exists());
+    let mac = macs.filter_map(|nic| fs::read_to_string(nic.path().join("address")).ok()).next();
+    Ok(mac.context("no network interface of this machine has a device behind it")?.trim().to_owned())
+}

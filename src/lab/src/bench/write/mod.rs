@@ -1,0 +1,122 @@
+//! `write_image` against what people use instead, one after the other in turns: from the same nginx over TLS to the same
+//! loop device over memory that is allocated already. Every result is compared with the image.
+
+mod cases;
+mod images;
+mod measure;
+mod report;
+mod server;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use speediso_lab::tool;
+
+use self::cases::{Case, Way};
+use self::images::Images;
+use self::measure::Measured;
+use self::server::Server;
+use crate::show::fact;
+
+/// What a run of all cases has found.
+struct Row {
+    case: Case,
+    runs: Vec<Measured>,
+}
+
+pub(super) struct Setup<'a> {
+    pub(super) agent: &'a Path,
+    /// The zstd image of the demo; its disk lies beside it.
+    pub(super) packed: &'a Path,
+    pub(super) rounds: u32,
+    /// Only cases whose name has this in it.
+    pub(super) only: Option<&'a str>,
+    /// Where the figures go.
+    pub(super) out: &'a Path,
+}
+
+pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
+    let raw = setup.packed.with_extension("");
+    let size = fs::metadata(&raw)?.len();
+    let images = Images::make(&raw, setup.packed)?;
+    let dir = tempfile::Builder::new().prefix("speediso-bench-").tempdir_in(roomy(size))?;
+    let server = Server::start(dir.path(), images.folder())?;
+    // Exactly as large as the image, so that the table stays where it is and every byte can be compared.
+    let disk = LoopDisk::make(&dir.path().join("disk.raw"), size)?;
+    let wanted = |case: &Case| setup.only.is_none_or(|only| case.name.contains(only));
+    let mut rows: Vec<Row> = cases::all(&images, &server, &disk.device, dir.path())?
+        .into_iter()
+        .filter(wanted)
+        .map(|case| Row { case, runs: Vec::new() })
+        .collect();
+    ensure!(!rows.is_empty(), "no case has {:?} in its name", setup.only.unwrap_or_default());
+    for round in 0..=setup.rounds {
+        for row in &mut rows {
+            let measured = match &row.case.way {
+                Way::Pipe(line) => measure::pipe(line, dir.path()),
+                Way::Agent(task) => measure::agent(setup.agent, dir.path(), server.pin(), &task(&disk.serial())),
+            };
+            let measured = measured.with_context(|| row.case.name.clone())?;
+            if row.case.writes {
+                compare(&raw, &disk.device).with_context(|| format!("after {}", row.case.name))?;
+            }
+            // The first round warms the page cache and is not counted.
+            if round > 0 {
+                row.runs.push(measured);
+            }
+        }
+        if round > 0 {
+            println!("   round {round} of {}", setup.rounds);
+        }
+    }
+    report::show(&mut rows, size);
+    report::save(&rows, size, setup.out)?;
+    fact(format!("figures: {}", setup.out.display()));
+    Ok(())
+}
+
+/// Byte for byte, past the page cache; then spoils the disk's start, so that the next one has to write it.
+fn compare(image: &Path, device: &Path) -> Result<()> {
+    tool::run(Command::new("blockdev").arg("--flushbufs").arg(device))?;
+    tool::run(Command::new("cmp").arg(image).arg(device))?;
+    let of = format!("of={}", device.display());
+    tool::run(Command::new("dd").args(["if=/dev/zero", &of, "bs=1M", "count=16", "oflag=direct", "status=none"]))?;
+    Ok(())
+}
+
+/// Memory if there is plenty, so that the disk below is not what is measured; a disk otherwise.
+fn roomy(size: u64) -> PathBuf {
+    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() && available.is_some_and(|kib| kib * 1024 > 4 * size) { shm.into() } else { "/var/tmp".into() }
+}
+
+struct LoopDisk {
+    device: PathBuf,
+    file: PathBuf,
+}
+
+impl LoopDisk {
+    fn make(file: &Path, size: u64) -> Result<Self> {
+        // Allocated once, so that no page is while the clock runs.
+        tool::run(Command::new("fallocate").arg("-l").arg(size.to_string()).arg(file))?;
+        let losetup = tool::find("losetup")?;
+        let device = tool::run(Command::new(losetup).args(["--find", "--show", "--direct-io=on"]).arg(file))?;
+        Ok(Self { device: device.trim().into(), file: file.to_owned() })
+    }
+
+    /// A loop device's serial number is its file, as the agent sees it.
+    fn serial(&self) -> String {
+        self.file.display().to_string()
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        let _ = tool::run(Command::new("losetup").arg("--detach").arg(&self.device));
+    }
+}

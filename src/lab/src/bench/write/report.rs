@@ -1,0 +1,57 @@
+//! The figures: for people, and as data.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Row;
+use super::measure::Measured;
+use crate::show::fact;
+
+fn median(runs: &[Measured], of: impl Fn(&Measured) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+pub(super) fn show(rows: &mut [Row], size: u64) {
+    #[allow(clippy::cast_precision_loss, reason = "sizes of images fit the 52 bits many times over")]
+    let mib = size as f64 / 1_048_576.0;
+    let rounds = rows.first().map_or(0, |r| r.runs.len());
+    fact(format!("image of {mib:.0} MiB over TLS, median of {rounds} rounds in turn; each result compared"));
+    fact(format!("{:<60} {:>7} {:>15} {:>7} {:>6} {:>6}", "", "wall s", "(least, most)", "MiB/s", "cpu s", "MiB"));
+    for row in rows.iter_mut() {
+        row.runs.sort_by(|a, b| a.wall.total_cmp(&b.wall));
+        let (Some(least), Some(most)) = (row.runs.first(), row.runs.last()) else { continue };
+        let wall = median(&row.runs, |m| m.wall);
+        let (cpu, peak) = (median(&row.runs, |m| m.cpu), median(&row.runs, |m| m.peak_mib));
+        let range = format!("({:.2}, {:.2})", least.wall, most.wall);
+        fact(format!("{:<60} {wall:>7.2} {range:>15} {:>7.0} {cpu:>6.2} {peak:>6.0}", row.case.name, mib / wall));
+    }
+    for row in rows.iter() {
+        for (other, aim) in &row.case.against {
+            let Some(other) = rows.iter().find(|r| r.case.name == *other) else { continue };
+            let ratio = |of: fn(&Measured) -> f64| median(&other.runs, of) / median(&row.runs, of);
+            fact(format!(
+                "{} is {:.2} times as fast as {} (aim: {aim}), with {:.2} of its processor time",
+                row.case.name,
+                ratio(|m| m.wall),
+                other.case.name,
+                1.0 / ratio(|m| m.cpu)
+            ));
+        }
+    }
+}
+
+pub(super) fn save(rows: &[Row], size: u64, out: &Path) -> Result<()> {
+    if let Some(folder) = out.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let run = |m: &Measured| json!({"wall_s": m.wall, "cpu_s": m.cpu, "peak_mib": m.peak_mib});
+    let row = |r: &Row| json!({"case": r.case.name, "runs": r.runs.iter().map(run).collect::<Vec<_>>()});
+    let all = json!({"image_bytes": size, "cases": rows.iter().map(row).collect::<Vec<_>>()});
+    fs::write(out, serde_json::to_string_pretty(&all)?)?;
+    Ok(())
+}
