@@ -7,6 +7,7 @@
 
 mod answer;
 mod error;
+mod pool;
 mod pump;
 
 use std::io::{self, Read};
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
 use speediso_image::digest::Hasher;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::image::{ImageDigest, ImageSource};
@@ -23,9 +23,10 @@ use tokio::sync::mpsc;
 use crate::ctx::TaskCtx;
 
 pub(crate) use self::error::FetchError;
+use self::pool::Piece;
 use self::pump::{Origin, pump};
 
-/// Batches in flight to each of the two sides; of 256 KiB each, and both sides share them.
+/// Pieces in flight to each of the two sides, which share them.
 const IN_FLIGHT: usize = 16;
 
 /// How long a server is given. Only tests have less.
@@ -60,17 +61,15 @@ impl Patience {
     }
 }
 
-/// Some of the source's bytes, in order, as they came from the network.
-type Batch = Vec<Bytes>;
-
 /// A source that is being fetched and hashed.
 pub(crate) struct Fetch {
     /// As the server announced it.
     pub(crate) length: Option<u64>,
-    batches: mpsc::Receiver<Result<Batch, FetchError>>,
-    batch: std::vec::IntoIter<Bytes>,
-    rest: Bytes,
-    ended: bool,
+    pieces: mpsc::Receiver<Result<Arc<Piece>, FetchError>>,
+    piece: Option<Arc<Piece>>,
+    /// How much of the piece has been read.
+    at: usize,
+    failed: Option<FetchError>,
 }
 
 /// What is known of a source once all of it was read.
@@ -103,58 +102,44 @@ pub(crate) fn open(image: &ImageSource, ctx: &TaskCtx) -> Result<(Fetch, Hashed)
     let mut origin = Origin::new(image, ctx);
     let first = ctx.runtime.block_on(origin.first()).map_err(|e| e.fault(image))?;
     let length = first.total;
-    let (to_reader, batches) = mpsc::channel(IN_FLIGHT);
-    let (to_hash, mut hashed) = mpsc::channel::<Batch>(IN_FLIGHT);
+    let (to_reader, pieces) = mpsc::channel(IN_FLIGHT);
+    let (to_hash, mut hashed) = mpsc::channel::<Arc<Piece>>(IN_FLIGHT);
     let resumed = Arc::clone(&origin.resumed);
     let mut hasher = Hasher::new(image.digest.algorithm());
     let thread = std::thread::Builder::new()
         .name("hash".into())
         .spawn(move || {
             let mut length = 0;
-            while let Some(batch) = hashed.blocking_recv() {
-                for bytes in batch {
-                    hasher.update(&bytes);
-                    length += bytes.len() as u64;
-                }
+            while let Some(piece) = hashed.blocking_recv() {
+                hasher.update(&piece);
+                length += piece.len() as u64;
             }
             (hasher, length)
         })
         .map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
     ctx.runtime.spawn(pump(origin, first, to_reader, to_hash));
-    let fetch = Fetch { length, batches, batch: Vec::new().into_iter(), rest: Bytes::new(), ended: false };
+    let fetch = Fetch { length, pieces, piece: None, at: 0, failed: None };
     Ok((fetch, Hashed { thread, resumed }))
 }
 
 impl Read for Fetch {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() && !self.ended {
-            if let Some(bytes) = self.batch.next() {
-                self.rest = bytes;
-                continue;
+        loop {
+            if let Some(piece) = &self.piece
+                && self.at < piece.len()
+            {
+                let n = buffer.len().min(piece.len() - self.at);
+                buffer[..n].copy_from_slice(&piece[self.at..self.at + n]);
+                self.at += n;
+                return Ok(n);
             }
-            match self.batches.blocking_recv() {
-                Some(Ok(batch)) => self.batch = batch.into_iter(),
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Err(io::Error::other(error));
-                }
-                None => self.ended = true,
+            (self.piece, self.at) = (None, 0);
+            match self.pieces.blocking_recv() {
+                Some(Ok(piece)) => self.piece = Some(piece),
+                Some(Err(error)) => self.failed = Some(error),
+                // After an error nothing comes any more, which must never look like the end.
+                None => return self.failed.clone().map_or(Ok(0), |error| Err(io::Error::other(error))),
             }
         }
-        // As much as there is: a decoder that asks for a lot gets a lot.
-        let mut done = 0;
-        while done < buffer.len() {
-            if self.rest.is_empty() {
-                match self.batch.next() {
-                    Some(bytes) => self.rest = bytes,
-                    None => break,
-                }
-            }
-            let n = self.rest.len().min(buffer.len() - done);
-            buffer[done..done + n].copy_from_slice(&self.rest[..n]);
-            self.rest.advance(n);
-            done += n;
-        }
-        Ok(done)
     }
 }

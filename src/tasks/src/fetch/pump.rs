@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use speediso_model::image::ImageSource;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Wanted};
-use super::{Batch, FetchError, Patience};
+use super::pool::{Piece, Pool};
+use super::{FetchError, Patience};
 use crate::ctx::{Cancel, Reporter, TaskCtx};
 
-/// Handed on at once: fewer wake-ups than with each of the network's pieces.
-const BATCH: usize = 256 << 10;
 /// An attempt that brings less than this counts as one that brought nothing.
 const PROGRESS: u64 = 64 << 10;
 
@@ -113,12 +111,13 @@ enum End {
 pub(super) async fn pump(
     mut origin: Origin,
     first: Answer,
-    to_reader: mpsc::Sender<Result<Batch, FetchError>>,
-    to_hash: mpsc::Sender<Batch>,
+    to_reader: mpsc::Sender<Result<Arc<Piece>, FetchError>>,
+    to_hash: mpsc::Sender<Arc<Piece>>,
 ) {
     let total = first.total;
     let mut answer = first;
-    let mut out = Out { to_reader, to_hash, batch: Vec::new(), size: 0, got: 0 };
+    let pool = Pool::default();
+    let mut out = Out { to_reader, to_hash, piece: pool.empty(), pool, got: 0 };
     let error = loop {
         let before = out.got;
         let end = tokio::select! {
@@ -147,10 +146,11 @@ pub(super) async fn pump(
 
 /// What was fetched, on its way to both sides.
 struct Out {
-    to_reader: mpsc::Sender<Result<Batch, FetchError>>,
-    to_hash: mpsc::Sender<Batch>,
-    batch: Batch,
-    size: usize,
+    to_reader: mpsc::Sender<Result<Arc<Piece>, FetchError>>,
+    to_hash: mpsc::Sender<Arc<Piece>>,
+    pool: Pool,
+    /// Being filled.
+    piece: Piece,
     /// Of the file so far.
     got: u64,
 }
@@ -186,7 +186,7 @@ impl Out {
                     if let Some(announced) = total.filter(|total| position > *total) {
                         break End::Failed(FetchError::Long { announced });
                     }
-                    if !self.push(begins, bytes).await {
+                    if !self.push(begins, &bytes).await {
                         return End::Unwanted;
                     }
                 }
@@ -196,26 +196,27 @@ impl Out {
     }
 
     /// Keeps what is new of these bytes, which begin at `begins`. `false` when nobody wants more.
-    async fn push(&mut self, begins: u64, mut bytes: Bytes) -> bool {
+    async fn push(&mut self, begins: u64, bytes: &[u8]) -> bool {
         let known = usize::try_from(self.got - begins.min(self.got)).unwrap_or(usize::MAX).min(bytes.len());
-        let new = bytes.split_off(known);
-        if new.is_empty() {
-            return true;
-        }
+        let mut new = &bytes[known..];
         self.got += new.len() as u64;
-        self.size += new.len();
-        self.batch.push(new);
-        self.size < BATCH || self.flush().await
+        while !new.is_empty() {
+            let n = self.piece.fill(new);
+            new = &new[n..];
+            if self.piece.is_full() && !self.flush().await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn flush(&mut self) -> bool {
-        if self.batch.is_empty() {
+        if self.piece.is_empty() {
             return true;
         }
-        self.size = 0;
-        let batch = std::mem::take(&mut self.batch);
-        let hashed = self.to_hash.send(batch.clone()).await;
-        hashed.is_ok() && self.to_reader.send(Ok(batch)).await.is_ok()
+        let piece = Arc::new(std::mem::replace(&mut self.piece, self.pool.empty()));
+        let hashed = self.to_hash.send(Arc::clone(&piece)).await;
+        hashed.is_ok() && self.to_reader.send(Ok(piece)).await.is_ok()
     }
 }
 
