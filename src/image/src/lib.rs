@@ -6,3 +6,4 @@ pub mod container;
 pub mod decode;
 pub mod digest;
 pub mod gptgeometry;
+pub mod manifest;

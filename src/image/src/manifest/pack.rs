@@ -1,0 +1,307 @@
+//! From the bytes of a disk to a manifest image.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::chunk::{ChunkEncoder, Packed};
+use super::index::{self, Entry};
+use super::inorder::{Pool, in_order, threads};
+use super::{
+    ChunkCompression, DATA_NAME, DEFAULT_CHUNK_SIZE, Geometry, INDEX_NAME, MANIFEST_NAME, MAX_CHUNK_SIZE,
+    SIGNATURE_SUFFIX, SigningKey, StoreError, check_geometry, make,
+};
+use crate::gptgeometry;
+
+/// What may be chosen.
+#[derive(Debug, Default)]
+pub struct PackOptions<'a> {
+    /// None: 1 MiB, and more for disks over 256 GiB, so that the index stays at 11 MiB.
+    pub chunk_size: Option<u32>,
+    /// Of zstd. None: nothing is compressed.
+    pub level: Option<i32>,
+    pub key: Option<&'a SigningKey>,
+}
+
+/// What was made.
+#[derive(Clone, Debug)]
+pub struct PackSummary {
+    pub disk_size: u64,
+    pub chunk_size: u32,
+    pub chunks: u64,
+    /// Of `manifest.json`: an order names the image by it.
+    pub manifest_sha256: speediso_model::image::ImageDigest,
+    pub data_size: u64,
+}
+
+/// Packs the disk whose bytes `source` gives in their order into `out`, a directory that is made or is empty. The same
+/// bytes and options give the same files, with one version of zstd.
+///
+/// `disk_size` is what the source must have; without it, the disk ends where the source does. `progress` is told the
+/// bytes that were read so far.
+///
+/// The manifest appears last and whole: a directory without one is no image. After an error nothing is left behind.
+///
+/// # Errors
+/// When the source, the target or a size is not right.
+pub fn pack(
+    source: &mut dyn Read,
+    disk_size: Option<u64>,
+    options: &PackOptions<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<PackSummary, StoreError> {
+    let chunk_size = options.chunk_size.unwrap_or_else(|| suitable_chunk_size(disk_size));
+    // Before the first byte is read. Of a disk of unknown size the rest is said at its end.
+    check_geometry(disk_size.unwrap_or(512), None, chunk_size).map_err(StoreError::Unpackable)?;
+    let mut target = Target::begin(out)?;
+    let mut disk = Disk { source, chunk_size, expected: disk_size, read: 0, sector_size: None, ended: false };
+    let mut store = Store::create(&target.path(DATA_NAME))?;
+    let pool = Pool::default();
+    in_order(
+        // Three items at most, and a compressed one beside the one at work.
+        threads(4 * chunk_size as usize),
+        || {
+            let chunk = disk.next(pool.take())?;
+            progress(disk.read);
+            Ok(chunk)
+        },
+        || {
+            let mut encoder = ChunkEncoder::new(options.level).map_err(StoreError::Zstd)?;
+            let pool = &pool;
+            Ok(move |chunk| {
+                let (packed, spare) = encoder.encode(chunk, pool.take());
+                pool.give(spare);
+                Ok(packed)
+            })
+        },
+        |packed| {
+            if let Some(buffer) = store.add(packed)? {
+                pool.give(buffer);
+            }
+            Ok(())
+        },
+    )?;
+    let geometry = Geometry {
+        disk_size: disk.read,
+        sector_size: disk.sector_size,
+        chunk_size,
+        compression: if options.level.is_some() { ChunkCompression::Zstd } else { ChunkCompression::None },
+    };
+    check_geometry(geometry.disk_size, geometry.sector_size, chunk_size).map_err(StoreError::Unpackable)?;
+    let (entries, data_size) = store.finish()?;
+    let mut index = index::header(geometry, data_size).to_vec();
+    index.extend_from_slice(&entries);
+    target.write(INDEX_NAME, &index)?;
+    let manifest = make(geometry, data_size, blake3::hash(&index), options.key.map(SigningKey::public));
+    let json = manifest.to_json().map_err(StoreError::Unpackable)?;
+    if let Some(key) = options.key {
+        target.write(&format!("{MANIFEST_NAME}{SIGNATURE_SUFFIX}"), key.sign(&json).as_bytes())?;
+    }
+    target.finish(&json)?;
+    let mut hash = crate::digest::Hasher::new(speediso_model::image::DigestAlgorithm::Sha256);
+    hash.update(&json);
+    Ok(PackSummary {
+        disk_size: geometry.disk_size,
+        chunk_size,
+        chunks: manifest.chunk_count(),
+        manifest_sha256: hash.digest(),
+        data_size,
+    })
+}
+
+fn suitable_chunk_size(disk_size: Option<u64>) -> u32 {
+    const CHUNKS: u64 = 1 << 18;
+    let mut size = DEFAULT_CHUNK_SIZE;
+    while size < MAX_CHUNK_SIZE && disk_size.is_some_and(|disk| disk / u64::from(size) > CHUNKS) {
+        size *= 2;
+    }
+    size
+}
+
+/// Cuts the source into chunks.
+struct Disk<'a> {
+    source: &'a mut dyn Read,
+    chunk_size: u32,
+    expected: Option<u64>,
+    read: u64,
+    sector_size: Option<u32>,
+    ended: bool,
+}
+
+impl Disk<'_> {
+    fn next(&mut self, mut chunk: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let size = self.chunk_size as usize;
+        chunk.resize(size, 0);
+        let mut filled = 0;
+        while filled < size {
+            match self.source.read(&mut chunk[filled..]) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(StoreError::Source { at: self.read + filled as u64, source }),
+            }
+        }
+        chunk.truncate(filled);
+        if self.read == 0 {
+            self.sector_size = gptgeometry::sector_size(&chunk);
+        }
+        self.read += filled as u64;
+        match self.expected {
+            Some(expected) if self.read > expected => return Err(StoreError::SourceLong { expected }),
+            Some(expected) if self.ended && self.read < expected => {
+                return Err(StoreError::SourceShort { found: self.read, expected });
+            }
+            // A disk of unknown size is refused when it grows too large, not after hours at its end.
+            _ => check_geometry(self.read.max(512).next_multiple_of(512), None, self.chunk_size)
+                .map_err(StoreError::Unpackable)?,
+        }
+        Ok((filled > 0).then_some(chunk))
+    }
+}
+
+/// The data file and the index in the making.
+struct Store {
+    path: PathBuf,
+    file: BufWriter<File>,
+    size: u64,
+    entries: Vec<u8>,
+    /// The first chunk with each hash, by the hash's first half: 24 bytes a chunk. Two hashes that share it cost a
+    /// chunk stored twice, nothing more.
+    known: HashMap<u128, u32>,
+}
+
+impl Store {
+    fn create(path: &Path) -> Result<Self, StoreError> {
+        let file = File::create_new(path).map_err(StoreError::io("creating", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            // Compressed chunks may be small; large ones go past the buffer.
+            file: BufWriter::with_capacity(1 << 20, file),
+            size: 0,
+            entries: Vec::new(),
+            known: HashMap::new(),
+        })
+    }
+
+    /// Gives back the buffer, if there is one.
+    fn add(&mut self, packed: Packed) -> Result<Option<Vec<u8>>, StoreError> {
+        let Packed::Data { hash, stored } = packed else {
+            Entry::default().write(&mut self.entries);
+            return Ok(None);
+        };
+        if let Some(known) = self.known(&hash) {
+            known.write(&mut self.entries);
+            return Ok(Some(stored));
+        }
+        let length = u32::try_from(stored.len()).unwrap_or(MAX_CHUNK_SIZE);
+        self.file.write_all(&stored).map_err(StoreError::io("writing", &self.path))?;
+        let number = self.entries.len() / index::ENTRY_LENGTH;
+        self.known.entry(first_half(&hash)).or_insert_with(|| u32::try_from(number).unwrap_or(u32::MAX));
+        Entry { offset: self.size, length, hash: *hash.as_bytes() }.write(&mut self.entries);
+        self.size += u64::from(length);
+        Ok(Some(stored))
+    }
+
+    fn known(&self, hash: &blake3::Hash) -> Option<Entry> {
+        let number = *self.known.get(&first_half(hash))?;
+        let entry = Entry::read(self.entries.as_chunks().0.get(number as usize)?);
+        (entry.hash == *hash.as_bytes()).then_some(entry)
+    }
+
+    fn finish(self) -> Result<(Vec<u8>, u64), StoreError> {
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error);
+        file.and_then(|file| file.sync_all()).map_err(StoreError::io("writing", &self.path))?;
+        Ok((self.entries, self.size))
+    }
+}
+
+fn first_half(hash: &blake3::Hash) -> u128 {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.as_bytes()[..16]);
+    u128::from_le_bytes(half)
+}
+
+/// The directory in the making; takes itself away again unless it is finished.
+struct Target {
+    directory: PathBuf,
+    made: bool,
+    files: Vec<PathBuf>,
+}
+
+impl Target {
+    fn begin(directory: &Path) -> Result<Self, StoreError> {
+        let made = match fs::create_dir(directory) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) => return Err(StoreError::io("making the directory", directory)(e)),
+        };
+        let full = !made && {
+            let entries = fs::read_dir(directory);
+            entries.map_or_else(
+                |e| if e.kind() == io::ErrorKind::NotADirectory { Ok(true) } else { Err(e) },
+                |mut entries| Ok(entries.next().is_some()),
+            )
+        }
+        .map_err(StoreError::io("reading the directory", directory))?;
+        if full {
+            return Err(StoreError::NotEmpty { path: directory.to_owned() });
+        }
+        Ok(Self { directory: directory.to_owned(), made, files: Vec::new() })
+    }
+
+    /// Of a file that goes with the rest if this is not finished.
+    fn path(&mut self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        self.files.push(path.clone());
+        path
+    }
+
+    fn write(&mut self, name: &str, content: &[u8]) -> Result<PathBuf, StoreError> {
+        let path = self.path(name);
+        File::create_new(&path)
+            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+            .map_err(StoreError::io("writing", &path))?;
+        Ok(path)
+    }
+
+    fn finish(mut self, manifest: &[u8]) -> Result<(), StoreError> {
+        let unfinished = self.write(&format!("{MANIFEST_NAME}.new"), manifest)?;
+        // What it names is on the medium before it is.
+        sync_directory(&self.directory)?;
+        let path = self.path(MANIFEST_NAME);
+        fs::rename(&unfinished, &path).map_err(StoreError::io("renaming to", &path))?;
+        sync_directory(&self.directory)?;
+        if self.made
+            && let Some(parent) = self.directory.parent().filter(|parent| !parent.as_os_str().is_empty())
+        {
+            sync_directory(parent)?;
+        }
+        self.files.clear();
+        self.made = false;
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Best effort: the error that led here is the one to tell.
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        if self.made {
+            let _ = fs::remove_dir(&self.directory);
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io("syncing", path))
+}
