@@ -453,7 +453,7 @@ fn a_source_of_another_size_is_refused_and_leaves_nothing() {
     let out = temporary.path().join("image");
     let disk = sample_disk();
     let length = disk.len() as u64;
-    let mut run = |source: &mut dyn Read, size| {
+    let run = |source: &mut dyn Read, size| {
         let error = pack(source, size, &options(None), &out, &mut |_| {}).expect_err("refused");
         assert!(!out.exists(), "after {error}");
         error

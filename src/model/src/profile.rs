@@ -10,7 +10,7 @@ use crate::hints::RootDeviceHints;
 use crate::image::ImageSource;
 use crate::task::{
     BootEntryTask, BootPosition, ConfigDriveContent, ConfigDriveTask, InventoryTask, PowerAction, PowerTask, ReadBack,
-    Task, WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask,
+    Task, WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask, WriteMode,
 };
 
 /// The profiles this version carries out.
@@ -172,6 +172,7 @@ impl LininstallParameters {
             device: device.clone(),
             image: self.image,
             read_back: self.read_back,
+            mode: WriteMode::Full,
         }));
         if self.config_drive.is_some() || self.config_drive_image.is_some() {
             tasks.push(Task::ConfigDrive(ConfigDriveTask {

@@ -156,6 +156,26 @@ pub struct WriteImageTask {
     pub image: ImageSource,
     #[serde(default)]
     pub read_back: ReadBack,
+    #[serde(default, skip_serializing_if = "WriteMode::is_full")]
+    pub mode: WriteMode,
+}
+
+/// How much of the disk is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteMode {
+    /// All of it.
+    #[default]
+    Full,
+    /// Only chunks that differ from what the disk holds; needs a manifest. What is read from the disk counts only if
+    /// its BLAKE3 is the chunk's.
+    Delta,
+}
+
+impl WriteMode {
+    fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -335,6 +355,9 @@ impl Task {
             }
             Self::WriteImage(task) => {
                 hinted(&task.device)?;
+                if task.mode == WriteMode::Delta && task.image.format != ImageFormat::Manifest {
+                    return invalid("mode: delta needs an image of format manifest".into());
+                }
                 validate_image(&task.image).or_else(invalid)
             }
             Self::ConfigDrive(task) => {

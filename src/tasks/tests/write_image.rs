@@ -6,12 +6,12 @@ mod support;
 use speediso_model::fault::FaultCode;
 use speediso_model::image::Compression;
 use speediso_model::outcome::{Changed, Outcome};
-use speediso_model::task::{ReadBack, Task, WriteImageTask};
+use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
 use speediso_model::units::Bytes;
 use support::*;
 
 fn task(disk: &LoopDisk, image: speediso_model::image::ImageSource) -> Task {
-    Task::WriteImage(WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full })
+    Task::WriteImage(WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full })
 }
 
 #[test]

@@ -8,7 +8,7 @@ use speediso_model::image::{Compression, ImageDigest, ImageFormat, ImageSource};
 use speediso_model::order::{Order, OrderState, OrderTask, TaskState};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::Plan;
-use speediso_model::task::{InventoryTask, PowerAction, PowerTask, ReadBack, Task, WriteImageTask};
+use speediso_model::task::{InventoryTask, PowerAction, PowerTask, ReadBack, Task, WriteImageTask, WriteMode};
 
 use super::*;
 
@@ -35,6 +35,7 @@ fn write_image() -> Task {
             max_window: None,
         },
         read_back: ReadBack::None,
+        mode: WriteMode::Full,
     })
 }
 

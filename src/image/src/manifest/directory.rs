@@ -91,8 +91,7 @@ impl ImageDirectory {
         if let Some(key) = key {
             check(key)?;
         }
-        let manifest =
-            Manifest::parse(&json).map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
+        let manifest = Manifest::parse(&json).map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
         let signed_by = match (key, manifest.signed_by()) {
             (Some(key), Some(said)) if key != said => {
                 let source = KeyError::Other { said: said.clone(), key: key.clone() };
@@ -129,9 +128,8 @@ impl ImageDirectory {
         let zeros = vec![0; chunk_size];
         let pool = Pool::default();
         let mut next = 0;
-        let read = |offset, stored: &mut [u8]| {
-            file.read_exact_at(stored, offset).map_err(StoreError::io("reading", &path))
-        };
+        let read =
+            |offset, stored: &mut [u8]| file.read_exact_at(stored, offset).map_err(StoreError::io("reading", &path));
         in_order(
             threads(4 * chunk_size),
             || {

@@ -12,8 +12,8 @@
 
 mod chunk;
 mod directory;
-mod inorder;
 mod index;
+mod inorder;
 mod pack;
 mod sign;
 
@@ -195,7 +195,8 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         check_geometry(self.disk_size, self.sector_size, self.chunk_size)?;
-        let field = |field, found: &dyn ToString, why| Err(ManifestError::Field { field, found: found.to_string(), why });
+        let field =
+            |field, found: &dyn ToString, why| Err(ManifestError::Field { field, found: found.to_string(), why });
         if self.data.size > self.disk_size {
             return field("data.size", &self.data.size, "no chunk is stored in more bytes than it has");
         }
@@ -208,7 +209,11 @@ impl Manifest {
             return field("index.file", &self.index.file, "the data has this name");
         }
         if index::parse_digest(&self.index.blake3).is_none() {
-            return field("index.blake3", &format!("{:?}", self.index.blake3), "it must have 64 hex digits, in lower case");
+            return field(
+                "index.blake3",
+                &format!("{:?}", self.index.blake3),
+                "it must have 64 hex digits, in lower case",
+            );
         }
         Ok(())
     }

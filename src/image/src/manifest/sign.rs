@@ -46,9 +46,7 @@ impl PublicKey {
     pub fn verify(&self, bytes: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         let text = str::from_utf8(signature).map_err(|_| KeyError::NotASignature)?;
         let signature: [u8; 64] = unhex(text.trim_ascii()).ok_or(KeyError::NotASignature)?;
-        UnparsedPublicKey::new(&ED25519, &self.0)
-            .verify(bytes, &signature)
-            .map_err(|_| KeyError::Wrong(self.clone()))
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(bytes, &signature).map_err(|_| KeyError::Wrong(self.clone()))
     }
 }
 
@@ -192,7 +190,7 @@ mod tests {
         assert_eq!(SigningKey::from_file(&der).expect("DER").public().to_string(), PUBLIC);
         let made = SigningKey::generate().expect("made");
         assert_ne!(made.public(), key.public());
-        for bad in [&b""[..], b"abc", SEED[1..].as_bytes(), &der[1..], b"-----BEGIN PRIVATE KEY-----\n"] {
+        for bad in [&b""[..], b"abc", &SEED.as_bytes()[1..], &der[1..], b"-----BEGIN PRIVATE KEY-----\n"] {
             assert!(matches!(SigningKey::from_file(bad), Err(KeyError::NotAPrivateKey)), "{bad:?}");
         }
         assert!(!format!("{key:?}").contains(&SEED[..8]), "the private half is not shown");

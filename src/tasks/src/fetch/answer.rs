@@ -30,6 +30,8 @@ pub(super) struct Answer {
     /// Of the whole file.
     pub(super) total: Option<u64>,
     pub(super) validator: Option<String>,
+    /// Whether it is the part that was asked for, and no more.
+    pub(super) partial: bool,
 }
 
 impl Wanted<'_> {
@@ -76,7 +78,7 @@ impl Wanted<'_> {
                 {
                     return changed(&format!("it had {before} bytes, now {now}"));
                 }
-                Ok(Answer { response, begins: 0, total, validator })
+                Ok(Answer { response, begins: 0, total, validator, partial: false })
             }
             StatusCode::PARTIAL_CONTENT if partial => {
                 let range = headers.get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
@@ -95,7 +97,7 @@ impl Wanted<'_> {
                 {
                     return changed(&format!("it had {before} bytes, now {now}"));
                 }
-                Ok(Answer { response, begins: first, total: total.or(self.total), validator })
+                Ok(Answer { response, begins: first, total: total.or(self.total), validator, partial: true })
             }
             StatusCode::RANGE_NOT_SATISFIABLE if partial => changed("it ends earlier now"),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {

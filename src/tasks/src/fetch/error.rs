@@ -24,6 +24,8 @@ pub(crate) enum FetchError {
     Refused(String),
     #[error("what the server has changed while it was fetched: {0}")]
     Changed(String),
+    #[error("the server does not send parts of a file")]
+    NoRanges,
     #[error("cancelled")]
     Cancelled,
 }
@@ -44,7 +46,7 @@ impl FetchError {
             Self::Unreachable(_) | Self::Broken(_) | Self::Stalled(_) => FaultCode::ImageUnreachable,
             Self::Short { .. } => FaultCode::ImageTruncated,
             Self::Long { .. } => FaultCode::ImageTrailingData,
-            Self::Refused(_) => FaultCode::ImageRefused,
+            Self::Refused(_) | Self::NoRanges => FaultCode::ImageRefused,
             Self::Changed(_) => FaultCode::ImageChanged,
             Self::Cancelled => FaultCode::Cancelled,
         }

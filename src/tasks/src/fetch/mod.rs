@@ -9,6 +9,7 @@ mod answer;
 mod error;
 mod pool;
 mod pump;
+mod ranges;
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::ctx::TaskCtx;
 pub(crate) use self::error::FetchError;
 use self::pool::Piece;
 use self::pump::{Origin, pump};
+pub(crate) use self::ranges::Ranges;
 
 /// Pieces in flight to each of the two sides, which share them.
 const IN_FLIGHT: usize = 16;

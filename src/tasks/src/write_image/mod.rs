@@ -4,6 +4,7 @@
 //! start and end of the disk are zeroed; then the middle is written; then the digest of the whole source must be right
 //! and the middle must read back; only then are the end and the start written, in that order.
 
+mod chunked;
 mod stream;
 mod target;
 
@@ -19,6 +20,7 @@ use speediso_model::task::{ReadBack, WriteImageTask};
 use speediso_model::units::{Bytes, MIB};
 use speediso_sys::claim::ClaimedDisk;
 
+use self::chunked::Chunked;
 use self::stream::Stream;
 use self::target::Target;
 use crate::ctx::TaskCtx;
@@ -69,12 +71,14 @@ fn too_large(image: u64, disk: u64, name: &str) -> Fault {
 /// An image whose beginning was found good; nothing was written yet.
 enum Opened {
     Stream(Stream),
+    Chunked(Box<Chunked>),
 }
 
 impl Opened {
     fn open(task: &WriteImageTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<Self, Fault> {
         match task.image.format {
             ImageFormat::Raw => Stream::open(&task.image, disk, ctx).map(Self::Stream),
+            ImageFormat::Manifest => Chunked::open(&task.image, disk, ctx).map(|c| Self::Chunked(Box::new(c))),
             other => Err(Fault::new(FaultCode::Unsupported, format!("images of format {}", other.name()))),
         }
     }
@@ -82,6 +86,7 @@ impl Opened {
     fn write(self, task: &WriteImageTask, target: &Target<'_>, ctx: &TaskCtx) -> Result<Body, Fault> {
         match self {
             Self::Stream(stream) => stream.write(&task.image, target, ctx),
+            Self::Chunked(chunked) => chunked.write(&task.image, task.mode, target, ctx),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The disk's side of a write: what may go there now, what is held back, and reading back.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rand::seq::index::sample;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -77,11 +77,52 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// Notes what must be read back at `offset`.
-    pub(super) fn expect(&self, offset: u64, bytes: &[u8]) {
+    /// The same of bytes whose hash is known already.
+    pub(super) fn put_hashed(&self, offset: u64, bytes: &[u8], hash: blake3::Hash) -> Result<(), DiskError> {
+        if !self.is_between_edges(offset, offset + bytes.len() as u64) {
+            return self.put(offset, bytes);
+        }
+        self.disk.write_at(offset, bytes)?;
+        self.expect_hash(offset, bytes.len(), hash);
+        Ok(())
+    }
+
+    /// Makes a range read as zeroes, by whatever the disk is quickest at. The edges do so until the end anyway.
+    pub(super) fn zero(&self, start: u64, end: u64) -> Result<(), DiskError> {
+        let (from, to) = (start.max(EDGE), end.min(self.disk.size() - EDGE));
+        if from < to {
+            self.disk.zero_out(from, to - from)?;
+            self.expect_zeroes(from, to);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_between_edges(&self, start: u64, end: u64) -> bool {
+        start >= EDGE && end <= self.disk.size() - EDGE
+    }
+
+    fn expect(&self, offset: u64, bytes: &[u8]) {
         if self.read_back != ReadBack::None {
-            let piece = Piece { offset, length: bytes.len(), hash: blake3::hash(bytes) };
-            self.kept().pieces.push(piece);
+            self.expect_hash(offset, bytes.len(), blake3::hash(bytes));
+        }
+    }
+
+    /// Notes what must be read back at `offset`.
+    pub(super) fn expect_hash(&self, offset: u64, length: usize, hash: blake3::Hash) {
+        if self.read_back != ReadBack::None {
+            self.kept().pieces.push(Piece { offset, length, hash });
+        }
+    }
+
+    /// Notes zeroes that must be read back.
+    pub(super) fn expect_zeroes(&self, start: u64, end: u64) {
+        static ZEROES: LazyLock<blake3::Hash> = LazyLock::new(|| blake3::hash(&vec![0; CHUNK]));
+        let (mut at, end) = (start.max(EDGE), end.min(self.disk.size() - EDGE));
+        while self.read_back != ReadBack::None && at < end {
+            let length = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let hash = if length == CHUNK { *ZEROES } else { blake3::hash(&vec![0; length]) };
+            self.expect_hash(at, length, hash);
+            at += length as u64;
         }
     }
 

@@ -245,6 +245,22 @@ impl Server {
 
     /// Answers the n-th request (from 0) as `script` says.
     pub fn script(script: impl Fn(usize, Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start(move |n, _, asked| script(n, asked))
+    }
+
+    /// Serves the files of a directory, after `change` has seen their bytes: the number of the request and the name.
+    pub fn files(root: &Path, change: impl Fn(usize, &str, &mut Vec<u8>) + Send + Sync + 'static) -> Self {
+        let root = root.to_owned();
+        Self::start(move |n, name, asked| match std::fs::read(root.join(name)) {
+            Ok(mut bytes) => {
+                change(n, name, &mut bytes);
+                ranged(&bytes, asked, usize::MAX, "\"one\"")
+            }
+            Err(_) => Reply { head: "404 no".into(), body: Vec::new(), then: Then::Close },
+        })
+    }
+
+    fn start(script: impl Fn(usize, &str, Asked) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -276,7 +292,7 @@ impl Drop for Server {
 fn respond(
     mut stream: TcpStream,
     n: usize,
-    script: &dyn Fn(usize, Asked) -> Reply,
+    script: &dyn Fn(usize, &str, Asked) -> Reply,
     stop: &std::sync::atomic::AtomicBool,
 ) {
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -290,7 +306,8 @@ fn respond(
         let (first, last) = range.split_once('-')?;
         Some((first.parse().ok()?, last.parse().ok()))
     });
-    let Reply { head, body, then } = script(n, asked);
+    let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
+    let Reply { head, body, then } = script(n, path, asked);
     // The client may have gone: that is its right.
     let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
     let _ = stream.write_all(&body);

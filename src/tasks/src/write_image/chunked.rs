@@ -1,0 +1,348 @@
+//! Images that are chunks: fetched, verified and written one by one, on all cores, from several servers.
+//!
+//! Nothing is written before its BLAKE3 is right, so a server that has other bytes costs one request and nothing else.
+//! Where the disk holds the right bytes already (`mode: delta`, or a write that was cut short), nothing is fetched.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use serde_json::json;
+use speediso_image::digest::Hasher;
+use speediso_image::manifest::{Chunk, ChunkDecoder, Index, MAX_MANIFEST_LENGTH, Manifest, ManifestError};
+use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::image::ImageSource;
+use speediso_model::task::WriteMode;
+use speediso_sys::buffer::AlignedBuffer;
+use speediso_sys::claim::ClaimedDisk;
+
+use super::target::Target;
+use super::{Body, check_sector_size, too_large};
+use crate::ctx::{Meter, TaskCtx};
+use crate::fetch::{FetchError, Ranges};
+
+/// Of neighbouring chunks in one request. Each worker holds this much.
+const REQUEST: u64 = 4 << 20;
+/// Declared zeroes that are made so by one command.
+const ZEROES: u64 = 64 << 20;
+const MOST_WORKERS: usize = 8;
+
+/// A manifest image that can be written; nothing was yet.
+pub(super) struct Chunked {
+    manifest: Manifest,
+    index: Index,
+    data: Ranges,
+}
+
+impl Chunked {
+    pub(super) fn open(image: &ImageSource, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<Self, Fault> {
+        let bad = |e: ManifestError| Fault::from_error(FaultCode::ImageFormat, &e).because(image.shown());
+        let fetching = |e: FetchError| e.fault(image);
+        let beside = Ranges::of(image, ctx);
+        let json = beside.whole(MAX_MANIFEST_LENGTH as u64).map_err(fetching)?;
+        let mut hasher = Hasher::new(image.digest.algorithm());
+        hasher.update(&json);
+        let found = hasher.digest();
+        if found != image.digest {
+            return Err(Fault::new(
+                FaultCode::ImageDigestMismatch,
+                format!("{} is {found}, the order names {}", image.shown(), image.digest),
+            ));
+        }
+        let manifest = Manifest::parse(&json).map_err(bad)?;
+        if manifest.disk_size() > disk.size() {
+            return Err(too_large(manifest.disk_size(), disk.size(), disk.name()));
+        }
+        check_sector_size(manifest.sector_size(), disk)?;
+        let index = beside.beside(manifest.index_name()).whole(manifest.index_size()).map_err(fetching)?;
+        let index = Index::parse(index, &manifest).map_err(bad)?;
+        let data = beside.beside(manifest.data_name());
+        // A server without ranges is found out before the first write, not after it.
+        if manifest.data_size() > 0 {
+            data.read(0, 1, 0, &mut Vec::new()).map_err(fetching)?;
+        }
+        Ok(Self { manifest, index, data })
+    }
+
+    pub(super) fn write(
+        self,
+        image: &ImageSource,
+        mode: WriteMode,
+        target: &Target<'_>,
+        ctx: &TaskCtx,
+    ) -> Result<Body, Fault> {
+        let size = self.manifest.disk_size();
+        let meter = Mutex::new(Meter::new(ctx, "writing", target.disk().name(), Some(size)));
+        let work = Work {
+            chunked: &self,
+            image,
+            mode,
+            target,
+            ctx,
+            meter,
+            next: Mutex::new(0),
+            failed: AtomicBool::new(false),
+            done: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+        };
+        let workers = thread::available_parallelism().map_or(2, usize::from).saturating_mul(2).min(MOST_WORKERS);
+        let results: Vec<Result<(), Fault>> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers)
+                .map(|n| {
+                    let work = &work;
+                    scope.spawn(move || work.run(n))
+                })
+                .collect();
+            let panicked = || Err(Fault::new(FaultCode::Internal, "a writing thread panicked"));
+            workers.into_iter().map(|w| w.join().unwrap_or_else(|_| panicked())).collect()
+        });
+        results.into_iter().collect::<Result<(), Fault>>()?;
+        let totals = self.index.totals();
+        Ok(Body {
+            size,
+            method: match mode {
+                WriteMode::Full => "each chunk verified before it was written",
+                WriteMode::Delta => "each chunk verified, those that differed written",
+            }
+            .into(),
+            facts: json!({
+                "digest": image.digest,
+                "chunks": totals.chunks,
+                "zero_bytes": totals.zero_bytes,
+                "source_bytes": work.fetched.load(Ordering::Relaxed),
+                "kept_bytes": work.kept.load(Ordering::Relaxed),
+            }),
+        })
+    }
+}
+
+/// What one worker does at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Job {
+    /// Neighbours on the disk, all of them zeroes.
+    Zeroes { first: u64, count: u64 },
+    /// Neighbours on the disk and in the data.
+    Data { first: u64, count: u64 },
+}
+
+/// The job that begins with this chunk.
+fn job_at(index: &Index, first: u64, chunk_size: u64) -> Job {
+    let follows = |at: u64| (at < index.chunk_count()).then(|| index.chunk(at));
+    match index.chunk(first) {
+        Chunk::Zero => {
+            let most = (ZEROES / chunk_size).max(1);
+            let count = (1..most).find(|n| follows(first + n) != Some(Chunk::Zero)).unwrap_or(most);
+            Job::Zeroes { first, count }
+        }
+        Chunk::Data { offset, length, .. } => {
+            let (begin, mut end, mut count) = (offset, offset + u64::from(length), 1);
+            while let Some(Chunk::Data { offset, length, .. }) = follows(first + count)
+                && offset == end
+                && end + u64::from(length) - begin <= REQUEST
+                && (count + 1) * chunk_size <= REQUEST.max(chunk_size)
+            {
+                end += u64::from(length);
+                count += 1;
+            }
+            Job::Data { first, count }
+        }
+    }
+}
+
+struct Work<'a> {
+    chunked: &'a Chunked,
+    image: &'a ImageSource,
+    mode: WriteMode,
+    target: &'a Target<'a>,
+    ctx: &'a TaskCtx,
+    meter: Mutex<Meter<'a>>,
+    next: Mutex<u64>,
+    failed: AtomicBool,
+    done: AtomicU64,
+    fetched: AtomicU64,
+    kept: AtomicU64,
+}
+
+impl Work<'_> {
+    fn run(&self, worker: usize) -> Result<(), Fault> {
+        let result = self.jobs(worker);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn jobs(&self, worker: usize) -> Result<(), Fault> {
+        let chunk_size = usize::try_from(self.chunked.manifest.chunk_size()).unwrap_or(usize::MAX);
+        let mut buffer = AlignedBuffer::zeroed(chunk_size);
+        let mut stored = Vec::new();
+        let mut decoder = ChunkDecoder::new().map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
+        while let Some(job) = self.take() {
+            // Another worker's error is the one that counts.
+            if self.failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.ctx.cancel.check()?;
+            match job {
+                Job::Zeroes { first, count } => self.zeroes(first, count, &mut buffer)?,
+                Job::Data { first, count } => {
+                    self.data(first, count, worker, &mut stored, &mut decoder, &mut buffer)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self) -> Option<Job> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if *next >= self.chunked.index.chunk_count() {
+            return None;
+        }
+        let job = job_at(&self.chunked.index, *next, u64::from(self.chunked.manifest.chunk_size()));
+        *next += match job {
+            Job::Zeroes { count, .. } | Job::Data { count, .. } => count,
+        };
+        Some(job)
+    }
+
+    fn zeroes(&self, first: u64, count: u64, buffer: &mut AlignedBuffer) -> Result<(), Fault> {
+        let disk = self.target.disk();
+        let (start, end) = (self.disk_range(first).start, self.disk_range(first + count - 1).end);
+        let so_already = self.mode == WriteMode::Delta && self.all_zero(start, end, buffer)?;
+        if so_already {
+            self.kept.fetch_add(end - start, Ordering::Relaxed);
+            self.target.expect_zeroes(start, end);
+        } else {
+            self.target.zero(start, end).map_err(|e| disk.fault(&e))?;
+        }
+        self.advance(end - start);
+        Ok(())
+    }
+
+    fn all_zero(&self, start: u64, end: u64, buffer: &mut AlignedBuffer) -> Result<bool, Fault> {
+        let disk = self.target.disk();
+        let mut at = start;
+        while at < end {
+            let n = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            disk.read_at(at, &mut buffer[..n]).map_err(|e| disk.fault(&e))?;
+            if buffer[..n].iter().any(|b| *b != 0) {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+        Ok(true)
+    }
+
+    fn data(
+        &self,
+        first: u64,
+        count: u64,
+        worker: usize,
+        stored: &mut Vec<u8>,
+        decoder: &mut ChunkDecoder,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), Fault> {
+        let (mut at, end) = (first, first + count);
+        while at < end {
+            if self.mode == WriteMode::Delta && self.is_there(at, buffer)? {
+                at += 1;
+                continue;
+            }
+            // In full mode all of them; in delta mode one, since its neighbour may be there.
+            let until = if self.mode == WriteMode::Delta { at + 1 } else { end };
+            self.fetch(at, until, worker, stored, decoder, buffer)?;
+            at = until;
+        }
+        Ok(())
+    }
+
+    /// Whether the disk holds the chunk. What is held back at the start and end of the disk never counts as there.
+    fn is_there(&self, chunk: u64, buffer: &mut AlignedBuffer) -> Result<bool, Fault> {
+        let Chunk::Data { hash, .. } = self.chunked.index.chunk(chunk) else { return Ok(false) };
+        let range = self.disk_range(chunk);
+        if !self.target.is_between_edges(range.start, range.end) {
+            return Ok(false);
+        }
+        let disk = self.target.disk();
+        let bytes = &mut buffer[..usize::try_from(range.end - range.start).unwrap_or(0)];
+        disk.read_at(range.start, bytes).map_err(|e| disk.fault(&e))?;
+        if blake3::hash(bytes) != hash {
+            return Ok(false);
+        }
+        self.target.expect_hash(range.start, bytes.len(), hash);
+        self.kept.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.advance(bytes.len() as u64);
+        Ok(true)
+    }
+
+    /// Chunks that follow one another in the data, from a server that has the right bytes.
+    fn fetch(
+        &self,
+        first: u64,
+        end: u64,
+        worker: usize,
+        stored: &mut Vec<u8>,
+        decoder: &mut ChunkDecoder,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), Fault> {
+        let index = &self.chunked.index;
+        let place = |chunk| match index.chunk(chunk) {
+            Chunk::Data { offset, length, .. } => (offset, u64::from(length)),
+            Chunk::Zero => (0, 0),
+        };
+        let ((begin, _), (last, length)) = (place(first), place(end - 1));
+        let total = last + length - begin;
+        let servers = self.chunked.data.servers();
+        let mut next = first;
+        for attempt in 0..servers {
+            self.chunked.data.read(begin, total, worker + attempt, stored).map_err(|e| e.fault(self.image))?;
+            self.fetched.fetch_add(total, Ordering::Relaxed);
+            match self.decode_and_put(&mut next, end, begin, stored, decoder, buffer) {
+                Err(fault) if fault.code == FaultCode::ImageDigestMismatch && attempt + 1 < servers => {
+                    self.ctx.reporter.notice(&format!("{fault}; asking another server"));
+                }
+                ended => return ended,
+            }
+        }
+        Ok(())
+    }
+
+    fn decode_and_put(
+        &self,
+        next: &mut u64,
+        end: u64,
+        begin: u64,
+        stored: &[u8],
+        decoder: &mut ChunkDecoder,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), Fault> {
+        let disk = self.target.disk();
+        while *next < end {
+            let chunk = self.chunked.index.chunk(*next);
+            let Chunk::Data { offset, length, hash, .. } = chunk else { return Ok(()) };
+            let range = self.disk_range(*next);
+            let at = usize::try_from(offset - begin).unwrap_or(usize::MAX);
+            let bytes = stored.get(at..at + length as usize).unwrap_or_default();
+            let out = &mut buffer[..usize::try_from(range.end - range.start).unwrap_or(0)];
+            decoder.decode(&chunk, bytes, out).map_err(|e| {
+                let mut fault = Fault::from_error(FaultCode::ImageDigestMismatch, &e);
+                fault.message = format!("chunk {next} of {} is not what its manifest names", self.image.shown());
+                fault.because(e.to_string())
+            })?;
+            self.target.put_hashed(range.start, out, hash).map_err(|e| disk.fault(&e))?;
+            self.advance(out.len() as u64);
+            *next += 1;
+        }
+        Ok(())
+    }
+
+    fn disk_range(&self, chunk: u64) -> std::ops::Range<u64> {
+        self.chunked.manifest.disk_range(chunk)
+    }
+
+    fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).at(done);
+    }
+}
