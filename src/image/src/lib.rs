@@ -7,3 +7,4 @@ pub mod decode;
 pub mod digest;
 pub mod gptgeometry;
 pub mod manifest;
+pub mod qcow2;
