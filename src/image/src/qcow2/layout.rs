@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::cluster::ClusterDecoder;
 use super::error::Qcow2Error;
 use super::header::Header;
 use super::piece::{Kind, Piece};
@@ -76,6 +77,35 @@ impl Layout {
 
         let allocated = pieces.iter().map(|piece| guest_bytes(header, *piece)).sum();
         Ok(Self { pieces, hashes, header_hash: header.hash, file_length, allocated })
+    }
+
+    /// The first bytes of the guest, by random access: enough to look at a partition table before anything is written.
+    /// What the stream shows later is what counts.
+    ///
+    /// # Errors
+    /// When a cluster cannot be decoded, or the source fails.
+    pub fn start(&self, header: &Header, source: &mut dyn ReadAt, start: &mut [u8]) -> Result<(), Qcow2Error> {
+        start.fill(0);
+        let mut decoder = ClusterDecoder::new(header.compression);
+        let wanted = start.len() as u64;
+        for piece in &self.pieces {
+            let at = piece.guest_cluster() * header.cluster_size;
+            let length = guest_bytes(header, *piece).min(wanted.saturating_sub(at));
+            let range = usize::try_from(at).unwrap_or(usize::MAX)..usize::try_from(at + length).unwrap_or(usize::MAX);
+            let Some(into) = start.get_mut(range).filter(|into| !into.is_empty()) else { continue };
+            let Kind::Compressed { sectors } = piece.kind() else {
+                source.read_at(piece.file(), into).map_err(Qcow2Error::Source)?;
+                continue;
+            };
+            let length = piece.sectors_end(sectors).min(self.file_length) - piece.file();
+            let mut stored = vec![0; usize::try_from(length).unwrap_or_default()];
+            source.read_at(piece.file(), &mut stored).map_err(Qcow2Error::Source)?;
+            let mut cluster = vec![0; usize::try_from(header.cluster_size).unwrap_or_default()];
+            let failed = |fault| Qcow2Error::Cluster { offset: piece.file(), fault };
+            decoder.decode(&stored, &mut cluster).map_err(failed)?;
+            into.copy_from_slice(&cluster[..into.len()]);
+        }
+        Ok(())
     }
 
     /// Bytes of the guest that the image has data for; the rest of the disk is zero.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::Read;
+use std::ops::Range;
 
 use super::SECTOR;
 use super::cluster::ClusterDecoder;
@@ -10,7 +11,7 @@ use super::error::Qcow2Error;
 use super::header::Header;
 use super::input::Input;
 use super::layout::{Layout, MAX_PIECES, guest_bytes};
-use super::piece::{Kind, Piece};
+use super::piece::{Kind, Piece, push};
 use super::tables::{Order, Tables};
 
 /// What is taken of a table at once.
@@ -34,17 +35,32 @@ impl Extent {
 /// What is known of the map.
 #[derive(Debug)]
 enum Map {
-    /// All of it, backwards: the next piece is the last.
-    Ahead { left: Vec<Piece>, hashes: std::vec::IntoIter<blake3::Hash> },
-    /// What the tables have named that have gone by, as far as it has not gone by itself.
-    Learnt(BinaryHeap<Reverse<Piece>>),
+    /// All of it, in the order of the file.
+    Ahead { pieces: Vec<Piece>, next: usize, hashes: std::vec::IntoIter<blake3::Hash> },
+    /// What the tables have named that have gone by: what is still to come, and what has gone by itself.
+    Learnt { to_come: BinaryHeap<Reverse<Piece>>, gone: Vec<Piece> },
 }
 
 impl Map {
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self, cluster_size: u64) -> Option<Piece> {
         match self {
-            Self::Ahead { left, .. } => left.pop(),
-            Self::Learnt(pieces) => pieces.pop().map(|Reverse(piece)| piece),
+            Self::Ahead { pieces, next, .. } => {
+                *next += 1;
+                pieces.get(*next - 1).copied()
+            }
+            Self::Learnt { to_come, gone } => {
+                let Reverse(piece) = to_come.pop()?;
+                push(gone, piece, cluster_size);
+                Some(piece)
+            }
+        }
+    }
+
+    /// Everything that was handed out.
+    fn into_pieces(self) -> Vec<Piece> {
+        match self {
+            Self::Ahead { pieces, .. } => pieces,
+            Self::Learnt { gone, .. } => gone,
         }
     }
 }
@@ -83,9 +99,8 @@ impl<R: Read> Extents<R> {
     /// With the map read ahead. `source` starts with the first byte of the file; `file_length` is what its sender says,
     /// if it says anything.
     pub fn with_layout(source: R, header: Header, layout: Layout, file_length: Option<u64>) -> Self {
-        let Layout { pieces: mut left, hashes, header_hash, file_length: was, .. } = layout;
-        left.reverse();
-        let map = Map::Ahead { left, hashes: hashes.into_iter() };
+        let Layout { pieces, hashes, header_hash, file_length: was, .. } = layout;
+        let map = Map::Ahead { pieces, next: 0, hashes: hashes.into_iter() };
         Self { file_lengths: [Some(was), file_length], header_hash, ..Self::new(source, header, map) }
     }
 
@@ -93,7 +108,7 @@ impl<R: Read> Extents<R> {
     /// already. `source` starts with the first byte of the file.
     pub fn in_stream_order(source: R, header: Header) -> Self {
         let l1 = Piece::new(header.l1_offset, 0, Kind::L1);
-        Self::new(source, header, Map::Learnt(BinaryHeap::from([Reverse(l1)])))
+        Self::new(source, header, Map::Learnt { to_come: BinaryHeap::from([Reverse(l1)]), gone: Vec::new() })
     }
 
     fn new(source: R, header: Header, map: Map) -> Self {
@@ -148,6 +163,35 @@ impl<R: Read> Extents<R> {
         self.input.position()
     }
 
+    /// What of the disk was never handed out and therefore is zero, in the disk's order. `None` before the end.
+    #[must_use]
+    pub fn into_holes(self) -> Option<impl Iterator<Item = Range<u64>>> {
+        if self.stage != Stage::Ended {
+            return None;
+        }
+        let header = self.header;
+        let mut pieces = self.map.into_pieces();
+        pieces.retain(|piece| guest_bytes(&header, *piece) > 0);
+        pieces.sort_unstable_by_key(|piece| piece.guest_cluster());
+        let size = header.virtual_size;
+        let mut data = pieces.into_iter().map(move |piece| {
+            let start = piece.guest_cluster() * header.cluster_size;
+            start..start + guest_bytes(&header, piece)
+        });
+        let mut at = 0;
+        Some(std::iter::from_fn(move || {
+            while at < size {
+                let next = data.next().unwrap_or(size..size);
+                let hole = at..next.start;
+                at = next.end;
+                if !hole.is_empty() {
+                    return Some(hole);
+                }
+            }
+            None
+        }))
+    }
+
     fn header(&mut self) -> Result<(), Qcow2Error> {
         if let [Some(was), Some(is)] = self.file_lengths
             && was != is
@@ -179,7 +223,7 @@ impl<R: Read> Extents<R> {
     /// The next piece that is not all returned yet.
     fn piece(&mut self) -> Result<Option<(Piece, u64)>, Qcow2Error> {
         if self.current.is_none()
-            && let Some(piece) = self.map.next()
+            && let Some(piece) = self.map.next(self.header.cluster_size)
         {
             self.order.follow(piece)?;
             self.input.skip_to(piece.file())?;
@@ -255,14 +299,14 @@ impl<R: Read> Extents<R> {
                 Map::Ahead { .. } => {
                     hasher.update(part);
                 }
-                Map::Learnt(pieces) => {
+                Map::Learnt { to_come, gone } => {
                     match piece.kind() {
                         Kind::L1 => tables.l1(index, part, &mut found)?,
                         _ => tables.l2(piece.guest_cluster() + index, part, &mut found)?,
                     }
                     ahead(&self.header, piece, piece.file() + length, &found)?;
-                    pieces.extend(found.drain(..).map(Reverse));
-                    if pieces.len() > MAX_PIECES {
+                    to_come.extend(found.drain(..).map(Reverse));
+                    if to_come.len() + gone.len() > MAX_PIECES {
                         return Err(Qcow2Error::TooFragmented);
                     }
                 }

@@ -81,18 +81,32 @@ pub(crate) struct Hashed {
 }
 
 pub(crate) struct Sum {
-    pub(crate) digest: ImageDigest,
     pub(crate) length: u64,
     /// How often the connection was lost and taken up again.
     pub(crate) resumed: u32,
 }
 
+/// The bytes of an image are not those that the order names.
+pub(crate) fn wrong_digest(image: &ImageSource, found: &ImageDigest) -> Fault {
+    Fault::new(
+        FaultCode::ImageDigestMismatch,
+        format!("{} is {found}, the order names {}", image.shown(), image.digest),
+    )
+}
+
 impl Hashed {
     /// Waits until every byte that was fetched is hashed. Only after the reader has come to its end.
-    pub(crate) fn sum(self) -> Result<Sum, Fault> {
+    ///
+    /// # Errors
+    /// `image-digest-mismatch` when they are not what the order names.
+    pub(crate) fn sum(self, image: &ImageSource) -> Result<Sum, Fault> {
         let (hasher, length) =
             self.thread.join().map_err(|_| Fault::new(FaultCode::Internal, "the hashing thread panicked"))?;
-        Ok(Sum { digest: hasher.digest(), length, resumed: self.resumed.load(Ordering::Relaxed) })
+        let digest = hasher.digest();
+        if digest == image.digest {
+            return Ok(Sum { length, resumed: self.resumed.load(Ordering::Relaxed) });
+        }
+        Err(wrong_digest(image, &digest))
     }
 }
 

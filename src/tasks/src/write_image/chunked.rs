@@ -19,7 +19,7 @@ use speediso_sys::claim::ClaimedDisk;
 use super::target::Target;
 use super::{Body, check_sector_size, too_large};
 use crate::ctx::{Meter, TaskCtx};
-use crate::fetch::{FetchError, Ranges};
+use crate::fetch::{FetchError, Ranges, wrong_digest};
 
 /// Of neighbouring chunks in one request. Each worker holds this much.
 const REQUEST: u64 = 4 << 20;
@@ -44,10 +44,7 @@ impl Chunked {
         hasher.update(&json);
         let found = hasher.digest();
         if found != image.digest {
-            return Err(Fault::new(
-                FaultCode::ImageDigestMismatch,
-                format!("{} is {found}, the order names {}", image.shown(), image.digest),
-            ));
+            return Err(wrong_digest(image, &found));
         }
         let manifest = Manifest::parse(&json).map_err(bad)?;
         if manifest.disk_size() > disk.size() {

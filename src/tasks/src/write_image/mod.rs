@@ -5,8 +5,11 @@
 //! and the middle must read back; only then are the end and the start written, in that order.
 
 mod chunked;
+mod qcow2;
+mod source;
 mod stream;
 mod target;
+mod writer;
 
 use std::time::Instant;
 
@@ -21,6 +24,7 @@ use speediso_model::units::{Bytes, MIB};
 use speediso_sys::claim::ClaimedDisk;
 
 use self::chunked::Chunked;
+use self::qcow2::Qcow2;
 use self::stream::Stream;
 use self::target::Target;
 use crate::ctx::TaskCtx;
@@ -71,6 +75,7 @@ fn too_large(image: u64, disk: u64, name: &str) -> Fault {
 /// An image whose beginning was found good; nothing was written yet.
 enum Opened {
     Stream(Stream),
+    Qcow2(Box<Qcow2>),
     Chunked(Box<Chunked>),
 }
 
@@ -79,13 +84,14 @@ impl Opened {
         match task.image.format {
             ImageFormat::Raw => Stream::open(&task.image, disk, ctx).map(Self::Stream),
             ImageFormat::Manifest => Chunked::open(&task.image, disk, ctx).map(|c| Self::Chunked(Box::new(c))),
-            other => Err(Fault::new(FaultCode::Unsupported, format!("images of format {}", other.name()))),
+            ImageFormat::Qcow2 => Qcow2::open(&task.image, disk, ctx).map(|q| Self::Qcow2(Box::new(q))),
         }
     }
 
     fn write(self, task: &WriteImageTask, target: &Target<'_>, ctx: &TaskCtx) -> Result<Body, Fault> {
         match self {
             Self::Stream(stream) => stream.write(&task.image, target, ctx),
+            Self::Qcow2(qcow2) => qcow2.write(&task.image, target, ctx),
             Self::Chunked(chunked) => chunked.write(&task.image, task.mode, target, ctx),
         }
     }
@@ -156,7 +162,10 @@ fn write(task: &WriteImageTask, opened: Opened, disk: &ClaimedDisk, ctx: &TaskCt
 
     ctx.reporter.step_began("finish");
     let mut edges = target.into_edges();
-    if gptgeometry::sector_size(&edges.head).is_some() {
+    let table_sector = gptgeometry::sector_size(&edges.head);
+    // Once more: not every format shows its start before it is written.
+    check_sector_size(table_sector, disk)?;
+    if table_sector.is_some() {
         edges = gptedit::relocate(edges, disk.sector_size())?;
     }
     edges.write(disk)?;
