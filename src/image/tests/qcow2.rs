@@ -68,7 +68,7 @@ fn disk(size: usize) -> Vec<u8> {
         match n % 4 {
             0 => noise.fill(part),
             1 => part.iter_mut().zip(b"all work and no play ".iter().cycle()).for_each(|(to, from)| *to = *from),
-            2 => part[7..70].fill(n as u8),
+            2 => part.iter_mut().take(70).for_each(|b| *b = n as u8),
             _ => {}
         }
     }
@@ -324,6 +324,8 @@ fn hostile_tables_are_refused() {
     let compressed = folder.converted(5 * MIB, &["-c"]);
     let l1 = usize::try_from(be64(&compressed, 40)).unwrap();
     let l2 = usize::try_from(be64(&compressed, l1) & 0x00ff_ffff_ffff_fe00).unwrap();
+    // Noise does not shrink and is not compressed; what follows it is.
+    let l2 = (l2..).step_by(8).find(|at| be64(&compressed, *at) & 1 << 62 != 0).unwrap();
     let entry = be64(&compressed, l2);
     let with = |at: usize, value: u64| patched(&compressed, at, &value.to_be_bytes());
     refused(&with(l2, entry | copied), "reserved");
@@ -332,12 +334,7 @@ fn hostile_tables_are_refused() {
     // As many sectors as can be said: they overlap what follows, or do not exist.
     refused(&with(l2, entry | 0xff << 54), "overlap");
     let data = usize::try_from(entry & ((1 << 54) - 1)).unwrap();
-    let damaged = patched(&compressed, data + 40, &[0x55; 64]);
-    assert!(
-        ahead(&damaged)
-            .and_then(|found| streamed(&damaged).map(|_| found))
-            .is_err_and(|e| { matches!(e, Qcow2Error::Cluster { .. }) })
-    );
+    refused(&patched(&compressed, data, &[0xff; 64]), "the compressed cluster at byte");
 }
 
 #[test]
@@ -381,7 +378,7 @@ fn flipped_bits_end_in_an_error_or_a_disk() {
         let image = folder.converted(600_064, options);
         let l1 = usize::try_from(be64(&image, 40)).unwrap();
         let l2 = usize::try_from(be64(&image, l1) & 0x00ff_ffff_ffff_fe00).unwrap();
-        let places = (0..112).chain(l1..l1 + 16).chain(l2..l2 + 1200);
+        let places = (0..112).chain(l1..l1 + 16).chain(l2..l2 + 400);
         for at in places {
             for bit in 0..8 {
                 let flipped = patched(&image, at, &[image[at] ^ 1 << bit]);
@@ -397,7 +394,7 @@ fn flipped_bits_end_in_an_error_or_a_disk() {
             }
         }
     }
-    assert!(tried > 10_000 && refused > 1000, "{tried} tried, {refused} refused");
+    assert!(tried > 5_000 && refused > 1000, "{tried} tried, {refused} refused");
 }
 
 #[test]
