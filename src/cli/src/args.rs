@@ -186,13 +186,54 @@ pub(crate) enum RuleCommand {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ImageCommand {
-    /// Upload FILE; prints the part of an order that names it
+    /// Upload an image, or the directory of a manifest image; prints the part of an order that names it
     Add {
         file: PathBuf,
-        /// Name in the store, the file's own by default
+        /// Name in the store; that of the file, or of the directory with .json, by default
         #[arg(long)]
         name: Option<String>,
     },
+    /// Pack a disk image or a disk into a manifest image, which is written faster and resumed anywhere
+    Pack(PackArgs),
+    /// Read a manifest image whole and compare every chunk
+    Verify {
+        directory: PathBuf,
+        /// Public key (64 hex digits) that must have signed it
+        #[arg(long, value_name = "HEX")]
+        key: Option<String>,
+    },
+    /// Show what a manifest image or an image file is
+    Info { path: PathBuf },
+    /// Make a raw image of a manifest image again
+    Unpack {
+        directory: PathBuf,
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// Public key (64 hex digits) that must have signed it
+        #[arg(long, value_name = "HEX")]
+        key: Option<String>,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct PackArgs {
+    /// Raw image, compressed or not, qcow2 image, or block device
+    pub(crate) source: PathBuf,
+    /// Directory to make
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What data and index are called; several images in one place need different names
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A power of two from 64 to 16384; 1024, and more for disks over 256 GiB, if not given
+    #[arg(long, value_name = "KIB")]
+    pub(crate) chunk_size: Option<u32>,
+    /// Of zstd, 1 to 19; 0 compresses nothing
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub(crate) level: i32,
+    /// File with an ed25519 key (from `speediso keygen`) to sign with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[cfg(test)]

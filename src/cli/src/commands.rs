@@ -13,7 +13,7 @@ use speediso_model::order::Order;
 
 use crate::args::{Args, Command, ImageCommand, RuleCommand};
 use crate::client::Client;
-use crate::{follow, image, output, resolve, sign};
+use crate::{follow, image, output, pack, resolve, sign};
 
 /// The path of a constant with its `{placeholder}` filled in. Values are ids or checked names: nothing to escape.
 pub(crate) fn at(pattern: &str, value: impl std::fmt::Display) -> String {
@@ -28,12 +28,27 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     match &args.command {
         Command::Keygen { key } => return sign::keygen(key, args.json).map(|()| 0),
         Command::SignTasks { file, key } => return sign::sign_tasks(file, key).map(|()| 0),
+        Command::Image(ImageCommand::Pack(pack)) => return pack::pack(pack, args.json).map(|()| 0),
+        Command::Image(ImageCommand::Verify { directory, key }) => {
+            return pack::verify(directory, key.as_deref(), args.json).map(|()| 0);
+        }
+        Command::Image(ImageCommand::Info { path }) => return pack::info(path, args.json).map(|()| 0),
+        Command::Image(ImageCommand::Unpack { directory, out, key }) => {
+            return pack::unpack(directory, out, key.as_deref(), args.json).map(|()| 0);
+        }
         _ => {}
     }
     let client = Client::from_args(&args)?;
     let json = args.json;
     match args.command {
-        Command::Keygen { .. } | Command::SignTasks { .. } => {}
+        Command::Keygen { .. }
+        | Command::SignTasks { .. }
+        | Command::Image(
+            ImageCommand::Pack(_)
+            | ImageCommand::Verify { .. }
+            | ImageCommand::Info { .. }
+            | ImageCommand::Unpack { .. },
+        ) => {}
         Command::Machines => {
             let nodes: List<NodeView> = client.get(path::NODES).await?;
             output::print(json, &nodes, output::machines)?;

@@ -6,10 +6,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use speediso_image::container::{self, Looks, PROBE_LENGTH};
-use speediso_model::api::{ImageView, path};
+use speediso_image::manifest::{ImageDirectory, MANIFEST_NAME};
+use speediso_model::api::{ImageView, List, path};
 use speediso_model::image::{Compression, ImageDigest, ImageFormat};
 use tokio_util::io::ReaderStream;
 
@@ -18,15 +19,80 @@ use crate::commands::at;
 use crate::output;
 
 pub(crate) async fn add(client: &Client, file: &Path, name: Option<String>, json: bool) -> Result<()> {
-    let shown = file.display();
+    if file.is_dir() {
+        return add_directory(client, file, name, json).await;
+    }
     let name = match name {
         Some(name) => name,
-        None => file
-            .file_name()
-            .and_then(|n| n.to_str())
-            .with_context(|| format!("{shown} has no usable name; give --name"))?
-            .to_owned(),
+        None => own_name(file)?,
     };
+    let Uploaded { stored, length, looks } = upload(client, file, &name, json).await?;
+    let compression = if let Looks::Compressed(compression) = looks { compression } else { Compression::None };
+    let mut part = json!({"url": stored.url, "digest": stored.digest, "compression": compression});
+    match looks {
+        Looks::Qcow2 => part["format"] = json!(ImageFormat::Qcow2),
+        Looks::Other(what) => eprintln!("speediso: {} is {what}: no agent writes that to a disk", file.display()),
+        Looks::Compressed(_) | Looks::Plain => {}
+    }
+    print_part(json, &name, length, &part)
+}
+
+/// A manifest image. Its data and index keep their names, which the manifest says; the manifest comes last, so that an
+/// image that is listed is whole.
+async fn add_directory(client: &Client, directory: &Path, name: Option<String>, json: bool) -> Result<()> {
+    let image = ImageDirectory::open(directory, None)
+        .with_context(|| format!("{} is not a manifest image", directory.display()))?;
+    let name = match name {
+        Some(name) => name,
+        None => format!("{}.json", own_name(directory)?),
+    };
+    let (data, index) = (image.manifest.data_name(), image.manifest.index_name());
+    if [data, index].contains(&name.as_str()) {
+        bail!("{name} is the name of the image's data; give another with --name");
+    }
+    let present: List<ImageView> = client.get(path::IMAGES).await?;
+    let mut length = 0;
+    for name in [data, index] {
+        let file = directory.join(name);
+        // Another image of this name would lose its data, and only the machine that it is written to would notice.
+        if let Some(other) = present.items.iter().find(|image| image.name == name)
+            && other.digest != examine(&file).with_context(|| format!("reading {}", file.display()))?.1.to_string()
+        {
+            bail!("the store has the {name} of another image; pack this one with another --name");
+        }
+        length += upload(client, &file, name, json).await?.length;
+    }
+    let manifest = upload(client, &directory.join(MANIFEST_NAME), &name, json).await?;
+    let ImageView { url, digest, .. } = manifest.stored;
+    let part = json!({
+        "url": url,
+        "digest": digest,
+        "format": ImageFormat::Manifest,
+        "compression": Compression::None,
+    });
+    print_part(json, &name, length + manifest.length, &part)
+}
+
+fn own_name(path: &Path) -> Result<String> {
+    let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_str()?.to_owned()));
+    name.with_context(|| format!("{} has no usable name; give --name", path.display()))
+}
+
+fn print_part(json: bool, name: &str, length: u64, part: &Value) -> Result<()> {
+    output::print(json, part, |part| {
+        let text = serde_json::to_string_pretty(part).unwrap_or_default();
+        format!("{name} is stored ({length} bytes); name it in an order as\n\"image\": {text}")
+    })
+}
+
+struct Uploaded {
+    stored: ImageView,
+    length: u64,
+    looks: Looks,
+}
+
+async fn upload(client: &Client, file: &Path, name: &str, json: bool) -> Result<Uploaded> {
+    let shown = file.display();
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) || name.starts_with('.') {
         bail!("{name:?} cannot be an image's name: letters, digits, '.', '-' and '_' only");
     }
@@ -42,22 +108,12 @@ pub(crate) async fn add(client: &Client, file: &Path, name: Option<String>, json
     let stream = ReaderStream::with_capacity(source, 256 * 1024).inspect(move |chunk| {
         counted.inc(chunk.as_ref().map_or(0, |c| c.len() as u64));
     });
-    let stored: ImageView = client.put(&at(path::IMAGE, &name), reqwest::Body::wrap_stream(stream), length).await?;
+    let stored: ImageView = client.put(&at(path::IMAGE, name), reqwest::Body::wrap_stream(stream), length).await?;
     bar.finish_and_clear();
     if stored.digest != digest.to_string() {
         bail!("the store holds {} under {name}, but {shown} is {digest}; upload it again", stored.digest);
     }
-    let compression = if let Looks::Compressed(compression) = looks { compression } else { Compression::None };
-    let mut part = json!({"url": stored.url, "digest": stored.digest, "compression": compression});
-    match looks {
-        Looks::Qcow2 => part["format"] = json!(ImageFormat::Qcow2),
-        Looks::Other(what) => eprintln!("speediso: {shown} is {what}: no agent writes that to a disk"),
-        Looks::Compressed(_) | Looks::Plain => {}
-    }
-    output::print(json, &part, |part| {
-        let text = serde_json::to_string_pretty(part).unwrap_or_default();
-        format!("{name} is stored ({length} bytes); name it in an order as\n\"image\": {text}")
-    })
+    Ok(Uploaded { stored, length, looks })
 }
 
 /// Length, digest, and what the file looks like.

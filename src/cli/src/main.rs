@@ -9,6 +9,7 @@ mod commands;
 mod follow;
 mod image;
 mod output;
+mod pack;
 mod resolve;
 mod sign;
 

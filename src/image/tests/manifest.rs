@@ -33,7 +33,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 fn options(key: Option<&SigningKey>) -> PackOptions<'_> {
-    PackOptions { chunk_size: Some(CHUNK as u32), level: Some(3), key }
+    PackOptions { chunk_size: Some(CHUNK as u32), level: Some(3), key, name: None }
 }
 
 fn pack_to(disk: &[u8], options: &PackOptions<'_>, out: &Path) -> Result<PackSummary, StoreError> {
@@ -126,7 +126,7 @@ proptest! {
     fn what_is_packed_comes_out_again(disk in any_disk(), level in prop_oneof![Just(None), (1..4).prop_map(Some)]) {
         let temporary = tempfile::tempdir().unwrap();
         let (directory, again) = (temporary.path().join("a"), temporary.path().join("b"));
-        let options = PackOptions { chunk_size: Some(CHUNK as u32), level, key: None };
+        let options = PackOptions { chunk_size: Some(CHUNK as u32), level, key: None, name: None };
         let made = pack_to(&disk, &options, &directory).unwrap();
         prop_assert_eq!(made.disk_size, disk.len() as u64);
 

@@ -25,7 +25,7 @@ fn disk_image(sector: u32) -> Vec<u8> {
 }
 
 fn packed(image: &[u8], out: &Path, chunk_size: u32) -> PackSummary {
-    let options = PackOptions { chunk_size: Some(chunk_size), level: Some(1), key: None };
+    let options = PackOptions { chunk_size: Some(chunk_size), level: Some(1), key: None, name: None };
     pack(&mut &image[..], Some(image.len() as u64), &options, out, &mut |_| {}).unwrap()
 }
 

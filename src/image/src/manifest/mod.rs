@@ -31,8 +31,8 @@ pub use pack::{PackOptions, PackSummary, pack};
 pub use sign::{KeyError, PublicKey, SIGNATURE_SUFFIX, SigningKey};
 
 pub const MANIFEST_NAME: &str = "manifest.json";
-pub const DATA_NAME: &str = "chunks.bin";
-pub const INDEX_NAME: &str = "chunks.idx";
+/// Of the data and the index, before `.bin` and `.idx`.
+pub const DEFAULT_NAME: &str = "chunks";
 
 pub const FORMAT: &str = "speediso-image";
 pub const VERSION: u32 = 1;
@@ -341,7 +341,31 @@ fn is_plain_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
-fn make(geometry: Geometry, data_size: u64, index: blake3::Hash, signed_by: Option<PublicKey>) -> Manifest {
+/// Of the files beside a manifest that is made.
+#[derive(Debug)]
+struct Names {
+    data: String,
+    index: String,
+}
+
+impl Names {
+    fn new(name: &str) -> Result<Self, ManifestError> {
+        let names = Self { data: format!("{name}.bin"), index: format!("{name}.idx") };
+        if is_plain_name(&names.data) {
+            return Ok(names);
+        }
+        let why = "only letters, digits, '.', '-' and '_' can be in it, and no '.' at its front";
+        Err(ManifestError::Field { field: "name", found: format!("{name:?}"), why })
+    }
+}
+
+fn make(
+    geometry: Geometry,
+    names: Names,
+    data_size: u64,
+    index: blake3::Hash,
+    signed_by: Option<PublicKey>,
+) -> Manifest {
     Manifest {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -349,8 +373,8 @@ fn make(geometry: Geometry, data_size: u64, index: blake3::Hash, signed_by: Opti
         sector_size: geometry.sector_size,
         chunk_size: geometry.chunk_size,
         compression: geometry.compression,
-        data: DataFile { file: DATA_NAME.to_owned(), size: data_size },
-        index: IndexFile { file: INDEX_NAME.to_owned(), blake3: hex(index.as_bytes()) },
+        data: DataFile { file: names.data, size: data_size },
+        index: IndexFile { file: names.index, blake3: hex(index.as_bytes()) },
         signed_by,
     }
 }

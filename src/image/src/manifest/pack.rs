@@ -9,7 +9,7 @@ use super::chunk::{ChunkEncoder, Packed};
 use super::index::{self, Entry};
 use super::inorder::{Pool, in_order, threads};
 use super::{
-    ChunkCompression, DATA_NAME, DEFAULT_CHUNK_SIZE, Geometry, INDEX_NAME, MANIFEST_NAME, MAX_CHUNK_SIZE,
+    ChunkCompression, DEFAULT_CHUNK_SIZE, DEFAULT_NAME, Geometry, MANIFEST_NAME, MAX_CHUNK_SIZE, Names,
     SIGNATURE_SUFFIX, SigningKey, StoreError, check_geometry, make,
 };
 use crate::gptgeometry;
@@ -22,6 +22,9 @@ pub struct PackOptions<'a> {
     /// Of zstd. None: nothing is compressed.
     pub level: Option<i32>,
     pub key: Option<&'a SigningKey>,
+    /// What the data and the index are called, before `.bin` and `.idx`; `chunks` if not given. Several images in one
+    /// place need different names.
+    pub name: Option<&'a str>,
 }
 
 /// What was made.
@@ -55,9 +58,10 @@ pub fn pack(
     let chunk_size = options.chunk_size.unwrap_or_else(|| suitable_chunk_size(disk_size));
     // Before the first byte is read. Of a disk of unknown size the rest is said at its end.
     check_geometry(disk_size.unwrap_or(512), None, chunk_size).map_err(StoreError::Unpackable)?;
+    let names = Names::new(options.name.unwrap_or(DEFAULT_NAME)).map_err(StoreError::Unpackable)?;
     let mut target = Target::begin(out)?;
     let mut disk = Disk { source, chunk_size, expected: disk_size, read: 0, sector_size: None, ended: false };
-    let mut store = Store::create(&target.path(DATA_NAME))?;
+    let mut store = Store::create(&target.path(&names.data))?;
     let pool = Pool::default();
     in_order(
         // Three items at most, and a compressed one beside the one at work.
@@ -93,8 +97,8 @@ pub fn pack(
     let (entries, data_size) = store.finish()?;
     let mut index = index::header(geometry, data_size).to_vec();
     index.extend_from_slice(&entries);
-    target.write(INDEX_NAME, &index)?;
-    let manifest = make(geometry, data_size, blake3::hash(&index), options.key.map(SigningKey::public));
+    target.write(&names.index, &index)?;
+    let manifest = make(geometry, names, data_size, blake3::hash(&index), options.key.map(SigningKey::public));
     let json = manifest.to_json().map_err(StoreError::Unpackable)?;
     if let Some(key) = options.key {
         target.write(&format!("{MANIFEST_NAME}{SIGNATURE_SUFFIX}"), key.sign(&json).as_bytes())?;

@@ -4,6 +4,7 @@ use std::io;
 
 use super::cluster::ClusterDecoder;
 use super::error::Qcow2Error;
+use super::guest::read_compressed;
 use super::header::Header;
 use super::piece::{Kind, Piece};
 use super::tables::{Order, Tables};
@@ -23,6 +24,12 @@ pub trait ReadAt {
     /// # Errors
     /// When it cannot.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+impl ReadAt for std::fs::File {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
+    }
 }
 
 /// Where every allocated cluster of the guest lies in the file, in the order of the file, and what the tables were that
@@ -97,12 +104,7 @@ impl Layout {
                 source.read_at(piece.file(), into).map_err(Qcow2Error::Source)?;
                 continue;
             };
-            let length = piece.sectors_end(sectors).min(self.file_length) - piece.file();
-            let mut stored = vec![0; usize::try_from(length).unwrap_or_default()];
-            source.read_at(piece.file(), &mut stored).map_err(Qcow2Error::Source)?;
-            let mut cluster = vec![0; usize::try_from(header.cluster_size).unwrap_or_default()];
-            let failed = |fault| Qcow2Error::Cluster { offset: piece.file(), fault };
-            decoder.decode(&stored, &mut cluster).map_err(failed)?;
+            let cluster = read_compressed(header, *piece, sectors, self.file_length, source, &mut decoder)?;
             into.copy_from_slice(&cluster[..into.len()]);
         }
         Ok(())

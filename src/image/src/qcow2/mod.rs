@@ -15,6 +15,7 @@
 
 mod cluster;
 mod error;
+mod guest;
 mod header;
 mod input;
 mod layout;
@@ -23,6 +24,7 @@ mod stream;
 mod tables;
 
 pub use self::error::{ClusterFault, EntryFault, Qcow2Error, Table};
+pub use self::guest::GuestReader;
 pub use self::header::{ClusterCompression, HEADER_PROBE, Header, MAX_VIRTUAL_SIZE};
 pub use self::layout::{Layout, MAX_PIECES, ReadAt};
 pub use self::stream::{Extent, Extents};
