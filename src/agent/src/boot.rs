@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::cmdline::{Config, OnFailure};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
-use crate::engine::{Engine, Surroundings};
+use crate::engine::{DISK_PATIENCE, Engine, Surroundings};
 use crate::net::{self, Configured, IpParam, NetConfig};
 use crate::ssh::Ssh;
 use crate::state::{self, StateDir};
@@ -52,6 +52,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         probe: std::env::current_exe().ok(),
         boot_mac: config.bootif.clone(),
         build: build.clone(),
+        disk_patience: DISK_PATIENCE,
     };
     let engine = Engine::start(&state, surroundings)?;
     tokio::spawn(console::show_progress(engine.clone()));

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use speediso_model::build::BuildInfo;
@@ -26,6 +26,7 @@ use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::{OnInterrupt, PowerAction, Task};
 use speediso_sys::clock;
 use speediso_sys::disks::DiskScope;
+use speediso_sys::inflight;
 use speediso_sys::roots::Roots;
 use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
 use tokio::sync::watch;
@@ -91,7 +92,12 @@ pub struct Surroundings {
     pub probe: Option<PathBuf>,
     pub boot_mac: Option<String>,
     pub build: BuildInfo,
+    /// How long a disk may take for one request: [`DISK_PATIENCE`], but in tests.
+    pub disk_patience: Duration,
 }
+
+/// The kernel's own timeouts, retries and resets of a SCSI disk together stay below it.
+pub const DISK_PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Clone)]
 pub struct Engine {
@@ -226,10 +232,12 @@ impl Engine {
         }
         let engine = self.clone();
         let (run, kind) = (submission.run, submission.task.kind());
+        // What hangs from a run before is not this one's.
+        let began = Instant::now();
         let spawned = std::thread::Builder::new().name(format!("task-{kind}")).spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, &cancel)))
                 .unwrap_or_else(|panic| panicked(kind, panic.as_ref()));
-            engine.tell(Some(run), EventKind::Ended { result });
+            engine.end(run, kind, result);
         });
         if let Err(error) = spawned {
             let fault = Fault::from_error(FaultCode::Internal, &error);
@@ -238,7 +246,44 @@ impl Engine {
                 EventKind::Ended { result: TaskResult::failed(kind, Outcome::FailedUnchanged, fault) },
             );
         }
+        self.inner.runtime.spawn(self.clone().watch(run, kind, began));
         Ok(())
+    }
+
+    /// Ends a run, unless that was done before.
+    fn end(&self, run: RunId, kind: &str, result: TaskResult) {
+        let given_up = self.state().runs.iter().any(|r| r.id == run && r.result.is_some());
+        let told = if given_up {
+            EventKind::Notice { text: format!("{kind} came back after it was given up: {}", result.outcome.name()) }
+        } else {
+            EventKind::Ended { result }
+        };
+        self.tell(Some(run), told);
+    }
+
+    /// Gives a run up when a disk no longer answers it: its thread waits in the kernel and cannot say so itself. The disk
+    /// stays claimed by that thread, so that nobody else gets it.
+    async fn watch(self, run: RunId, kind: &'static str, began: Instant) {
+        let patience = self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).disk_patience;
+        let mut rhythm = tokio::time::interval((patience / 10).max(Duration::from_millis(10)));
+        while self.state().runs.iter().any(|r| r.id == run && r.result.is_none()) {
+            rhythm.tick().await;
+            let hung = inflight::oldest_since(began).filter(|request| request.since.elapsed() > patience);
+            let Some(hung) = hung else { continue };
+            // Should the disk come back: no further than the next safe point.
+            self.cancel(run);
+            let message = format!(
+                "{} {} bytes at byte {} of {} has not ended for {} s",
+                hung.operation,
+                hung.length,
+                hung.offset,
+                hung.device,
+                hung.since.elapsed().as_secs()
+            );
+            let fault = Fault::new(FaultCode::DiskHung, message);
+            self.end(run, kind, TaskResult::failed(kind, Outcome::Unknown, fault));
+            return;
+        }
     }
 
     /// Asks a run to stop at its next safe point.

@@ -13,7 +13,7 @@ use speediso_sys::roots::Roots;
 use speediso_sys::{dmi, nics};
 
 use crate::doors::local::{Machine, Permitted};
-use crate::engine::{Engine, Surroundings};
+use crate::engine::{DISK_PATIENCE, Engine, Surroundings};
 use crate::state::StateDir;
 use crate::tls::{self, Purpose, Validity};
 use crate::{build, console};
@@ -147,6 +147,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         probe: std::env::current_exe().ok(),
         boot_mac: None,
         build: build::read(),
+        disk_patience: DISK_PATIENCE,
     };
     let engine = Engine::start(&state, surroundings)?;
     let shown = tokio::spawn(console::show_progress(engine.clone()));

@@ -89,6 +89,7 @@ fault_codes! {
     SectorSizeMismatch, "sector-size-mismatch", Operator, "use an image made for this sector size, or reformat the disk's namespace";
     DiskIo, "disk-io", Hardware, "look at the kernel log and the disk's health; replace the disk if it repeats";
     DiskVanished, "disk-vanished", Hardware, "look at cabling, backplane and power of the disk";
+    DiskHung, "disk-hung", Hardware, "the disk does not answer: power-cycle the machine, then look at disk, cabling and controller";
     // Images
     ImageUnreachable, "image-unreachable", Transient, "check the image's URL from the machine's network";
     ImageRefused, "image-refused", Operator, "the image's server declined; check URL and permissions";

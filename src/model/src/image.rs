@@ -180,6 +180,20 @@ impl ImageFormat {
         }
     }
 
+    /// By the ending of a file's name, before that of its compression; the content must agree.
+    #[must_use]
+    pub fn by_name(name: &str) -> Self {
+        let plain = match Compression::by_name(name) {
+            Compression::None => name,
+            _ => name.rsplit_once('.').map_or(name, |(plain, _)| plain),
+        };
+        match () {
+            () if plain.ends_with(".qcow2") => Self::Qcow2,
+            () if plain.ends_with(".json") => Self::Manifest,
+            () => Self::Raw,
+        }
+    }
+
     fn is_raw(&self) -> bool {
         *self == Self::Raw
     }
@@ -234,6 +248,22 @@ mod tests {
         assert_eq!(shown_url("https://me:pass@host:8443/a/b.zst?sig=abc#x"), "https://host:8443/a/b.zst");
         assert_eq!(shown_url("http://host?token=abc"), "http://host");
         assert_eq!(shown_url("https://host/a@b"), "https://host/a@b");
+    }
+
+    #[test]
+    fn names_tell_format_and_compression() {
+        use Compression as C;
+        use ImageFormat as F;
+        for (name, format, compression) in [
+            ("http://host/disk.raw", F::Raw, C::None),
+            ("disk.img.zst", F::Raw, C::Zstd),
+            ("disk.qcow2", F::Qcow2, C::None),
+            ("disk.qcow2.gz", F::Qcow2, C::Gzip),
+            ("http://host/web/manifest.json", F::Manifest, C::None),
+            ("disk", F::Raw, C::None),
+        ] {
+            assert_eq!((F::by_name(name), C::by_name(name)), (format, compression), "{name}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use speediso_model::plan::DiskIdentity;
 
 use crate::buffer::ALIGNMENT;
 use crate::disks::{self, DiskScope};
+use crate::inflight;
 use crate::ioctl;
 use crate::roots::Roots;
 
@@ -126,6 +127,7 @@ impl ClaimedDisk {
     /// With offset and length of what could not be written; parts before it may have been.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         self.check("writing", offset, data)?;
+        let _asked = self.ask("writing", offset, data.len() as u64);
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
@@ -147,6 +149,7 @@ impl ClaimedDisk {
     /// With offset and length of what could not be read.
     pub fn read_at(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         self.check("reading", offset, data)?;
+        let _asked = self.ask("reading", offset, data.len() as u64);
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
@@ -167,6 +170,7 @@ impl ClaimedDisk {
     /// # Errors
     /// When the kernel or the device declines.
     pub fn zero_out(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        let _asked = self.ask("zeroing", offset, length);
         ioctl::zero_out(&self.file, offset, length).map_err(|e| self.error("zeroing", offset, length, e))
     }
 
@@ -175,6 +179,7 @@ impl ClaimedDisk {
     /// # Errors
     /// When the device has no such command.
     pub fn discard(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        let _asked = self.ask("discarding", offset, length);
         ioctl::discard(&self.file, offset, length).map_err(|e| self.error("discarding", offset, length, e))
     }
 
@@ -184,6 +189,7 @@ impl ClaimedDisk {
     /// # Errors
     /// An error here may be of any write before.
     pub fn flush(&self) -> Result<(), DiskError> {
+        let _asked = self.ask("flushing", 0, self.size());
         self.file
             .sync_all()
             .and_then(|()| ioctl::flush_buffers(&self.file))
@@ -228,6 +234,10 @@ impl ClaimedDisk {
             _ => FaultCode::DiskVanished,
         };
         Fault::from_error(code, error)
+    }
+
+    fn ask(&self, operation: &'static str, offset: u64, length: u64) -> inflight::Asked {
+        inflight::ask(operation, &self.disk.name, offset, length)
     }
 
     fn check(&self, operation: &'static str, offset: u64, data: &[u8]) -> Result<(), DiskError> {

@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod disks;
 pub mod dmi;
 pub mod efi;
+pub mod inflight;
 mod ioctl;
 pub mod nics;
 pub mod power;

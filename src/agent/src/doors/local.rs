@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{OrderId, RunId};
-use speediso_model::image::{Compression, shown_url};
+use speediso_model::image::{Compression, ImageFormat, shown_url};
 use speediso_model::inventory::{SystemVendor, names_machine};
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::{Plan, PlanDigest, hex};
@@ -263,7 +263,7 @@ pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Faul
             let wipe = config.wipe.unwrap_or_default();
             json!({
                 "device": device,
-                "image": {"url": url, "digest": digest, "compression": compression(url)},
+                "image": {"url": url, "digest": digest, "compression": compression(url), "format": format(url)},
                 "config_drive_image": config.config_drive.as_ref()
                     .map(|(url, digest)| json!({"url": url, "digest": digest, "compression": compression(url)})),
                 "wipe": wipe,
@@ -273,9 +273,17 @@ pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Faul
     profile.expand(parameters)
 }
 
-/// By the name's ending; the content must agree.
+/// By the name's ending, as the format too; the content must agree.
 fn compression(url: &str) -> &'static str {
-    Compression::by_name(url.split(['?', '#']).next().unwrap_or(url)).name()
+    Compression::by_name(file_of(url)).name()
+}
+
+fn format(url: &str) -> &'static str {
+    ImageFormat::by_name(file_of(url)).name()
+}
+
+fn file_of(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
 }
 
 /// Fetches a task file and its signature.

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::images::Images;
+use super::images::{Images, MANIFEST};
 use super::server::Server;
 
 pub(super) enum Way {
@@ -70,8 +70,20 @@ pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Pat
         )?,
         pipe("raw: curl, openssl dgst, dd", format!("{} | {dgst} | {dd}", curl(""))),
         pipe("raw: bmaptool", bmaptool("")),
-        agent("zst: speediso", "zst3", json!({"compression": "zstd"}), &[("zst: curl, openssl dgst, zstd, dd", 1.5)])?,
+        agent(
+            "zst: speediso",
+            "zst3",
+            json!({"compression": "zstd"}),
+            &[("zst: curl, openssl dgst, zstd, dd", 1.5), ("zst: bmaptool", 2.0)],
+        )?,
         pipe("zst: curl, openssl dgst, zstd, dd", format!("{} | {dgst} | zstd -dcq | {dd}", curl("zst3"))),
+        pipe("zst: bmaptool", bmaptool("zst3")),
+        agent(
+            "manifest: speediso",
+            MANIFEST,
+            json!({"compression": "none", "format": "manifest"}),
+            &[("raw: bmaptool", 3.0), ("zst: bmaptool", 3.0)],
+        )?,
         agent("gz: speediso", "gz", json!({"compression": "gzip"}), &[("gz: bmaptool", 1.8)])?,
         pipe("gz: curl, openssl dgst, pigz, dd", format!("{} | {dgst} | pigz -dc | {dd}", curl("gz"))),
         pipe("gz: bmaptool", bmaptool("gz")),

@@ -9,6 +9,9 @@ use speediso_lab::tool;
 
 use crate::show::{fact, mib};
 
+/// A manifest image is a directory, named to the agent by the file in it.
+pub(super) const MANIFEST: &str = "image/manifest.json";
+
 pub(super) struct Images {
     folder: PathBuf,
     raw: String,
@@ -21,6 +24,7 @@ impl Images {
         let images = Self { folder, raw: name };
         let path = |ending: &str| images.path(ending).display().to_string();
         let source = raw.display().to_string();
+        let pack = std::env::current_exe()?.with_file_name("speediso").display().to_string();
         let lines = [
             ("zst3", format!("zstd -3 -T0 -q -f -o {} {source}", path("zst3"))),
             ("gz", format!("pigz -c {source} > {}.part && mv {0}.part {0}", path("gz"))),
@@ -32,6 +36,7 @@ impl Images {
             ("qcow2", format!("qemu-img convert -O qcow2 {source} {}.part && mv {0}.part {0}", path("qcow2"))),
             ("z.qcow2", format!("qemu-img convert -c -O qcow2 {source} {}.part && mv {0}.part {0}", path("z.qcow2"))),
             ("bmap", format!("bmaptool create -o {} {source}", path("bmap"))),
+            (MANIFEST, format!("rm -rf {0} && {pack} image pack --json -o {0} {source}", path("image"))),
         ];
         let newer = |file: &Path| {
             let of = |p: &Path| fs::metadata(p).and_then(|m| m.modified()).ok();

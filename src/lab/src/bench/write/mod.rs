@@ -54,6 +54,7 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
     ensure!(!rows.is_empty(), "no case has {:?} in its name", setup.only.unwrap_or_default());
     for round in 0..=setup.rounds {
         for row in &mut rows {
+            disk.allocate(size)?;
             let measured = match &row.case.way {
                 Way::Pipe(line) => measure::pipe(line, dir.path()),
                 Way::Agent(task) => measure::agent(setup.agent, dir.path(), server.pin(), &task(&disk.serial())),
@@ -95,6 +96,12 @@ fn roomy(size: u64) -> PathBuf {
     if shm.is_dir() && available.is_some_and(|kib| kib * 1024 > 4 * size) { shm.into() } else { "/var/tmp".into() }
 }
 
+/// Every page is there, so that none is made while the clock runs.
+fn allocate(file: &Path, size: u64) -> Result<()> {
+    tool::run(Command::new("fallocate").arg("-l").arg(size.to_string()).arg(file))?;
+    Ok(())
+}
+
 struct LoopDisk {
     device: PathBuf,
     file: PathBuf,
@@ -102,11 +109,15 @@ struct LoopDisk {
 
 impl LoopDisk {
     fn make(file: &Path, size: u64) -> Result<Self> {
-        // Allocated once, so that no page is while the clock runs.
-        tool::run(Command::new("fallocate").arg("-l").arg(size.to_string()).arg(file))?;
+        allocate(file, size)?;
         let losetup = tool::find("losetup")?;
         let device = tool::run(Command::new(losetup).args(["--find", "--show", "--direct-io=on"]).arg(file))?;
         Ok(Self { device: device.trim().into(), file: file.to_owned() })
+    }
+
+    /// Again after whatever may have punched holes.
+    fn allocate(&self, size: u64) -> Result<()> {
+        allocate(&self.file, size)
     }
 
     /// A loop device's serial number is its file, as the agent sees it.
