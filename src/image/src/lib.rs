@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checksums;
 pub mod container;
 pub mod decode;
 pub mod digest;
 pub mod gptgeometry;
 pub mod manifest;
 pub mod qcow2;
+pub mod trust;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::trust::{Checksums, Signature};
 use crate::units::Bytes;
 
 /// How a digest is computed. MD5 and SHA-1 are not among them: either can be made to fit another image.
@@ -209,7 +210,17 @@ pub struct ImageSource {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
     /// Over the bytes as they are fetched, compressed or not.
-    pub digest: ImageDigest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<ImageDigest>,
+    /// Instead of a digest: where it is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums: Option<Checksums>,
+    /// Instead of a digest: whose signature the image has (for a manifest image: the manifest).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+    /// Instead of a digest: `true` takes whatever the server sends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_unverified: bool,
     #[serde(default, skip_serializing_if = "ImageFormat::is_raw")]
     pub format: ImageFormat,
     pub compression: Compression,
@@ -222,6 +233,19 @@ pub struct ImageSource {
 }
 
 impl ImageSource {
+    /// Takes away what may be secret in its addresses.
+    pub fn redact(&mut self) {
+        fn of_signature(signature: &mut Option<Signature>) -> Option<&mut String> {
+            signature.as_mut().and_then(|s| s.url.as_mut())
+        }
+        let checksums = self.checksums.iter_mut();
+        let checksums = checksums.flat_map(|c| std::iter::once(&mut c.url).chain(of_signature(&mut c.signature)));
+        let own = std::iter::once(&mut self.url).chain(&mut self.mirrors).chain(of_signature(&mut self.signature));
+        for url in own.chain(checksums) {
+            *url = shown_url(url);
+        }
+    }
+
     /// Where it is, as it may be shown.
     #[must_use]
     pub fn shown(&self) -> String {

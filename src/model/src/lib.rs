@@ -22,4 +22,5 @@ pub mod plan;
 pub mod profile;
 pub mod task;
 pub mod taskfile;
+pub mod trust;
 pub mod units;

@@ -274,12 +274,11 @@ impl Task {
     /// As it may be told to others: what may be secret in it is gone.
     #[must_use]
     pub fn redacted(&self) -> Self {
-        let hide = |image: &mut ImageSource| image.url = image.shown();
         let mut task = self.clone();
         match &mut task {
-            Self::WriteImage(task) => hide(&mut task.image),
+            Self::WriteImage(task) => task.image.redact(),
             Self::ConfigDrive(task) => {
-                task.image.as_mut().map(hide);
+                task.image.as_mut().map(ImageSource::redact);
                 for text in task.content.iter_mut().flat_map(|c| [&mut c.user_data, &mut c.network]).flatten() {
                     *text = format!("({} bytes, not shown)", text.len());
                 }
@@ -403,7 +402,7 @@ fn validate_image(image: &ImageSource) -> Result<(), String> {
     if image.size.is_some_and(|s| s.0 < 2 * MIB) {
         return Err("image.size: a disk image has at least 2 MiB".into());
     }
-    Ok(())
+    image.check_trust()
 }
 
 fn validate_partitions(partitions: &[PartitionSpec]) -> Result<(), String> {
@@ -487,7 +486,6 @@ mod tests {
             r#"{"task":"wipe","devices":{"hints":[{"name":"/dev/sda"}]},"level":"clear"}"#,
             r#"{"task":"wipe","devices":"all_disks","level":"sparkling"}"#,
             r#"{"task":"power","action":"explode"}"#,
-            r#"{"task":"write_image","device":{"serial":"x"},"image":{"url":"https://i/x","compression":"none"}}"#,
             r#"{"task":"config_drive","device":{"serial":"x"},"content":{"instance_id":"i","hostname":"h"},"extra":1}"#,
         ] {
             assert!(parse(bad).is_err(), "{bad}");

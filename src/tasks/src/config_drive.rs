@@ -39,7 +39,7 @@ pub(crate) fn plan(task: &ConfigDriveTask, ctx: &TaskCtx) -> Result<Plan, Fault>
             let files = serde_json::to_vec(content).unwrap_or_default();
             format!("add a config drive as the last partition, content {}", hex(&Sha256::digest(files)))
         }
-        (None, Some(image)) => format!("add a config drive as the last partition, image {}", image.digest),
+        (None, Some(image)) => format!("add a config drive as the last partition, image {}", image.trust_shown()),
         (None, None) => "add a config drive as the last partition".to_owned(),
     };
     single::plan_for(KIND, &task.device, ctx, |disk| {

@@ -41,7 +41,7 @@ fn write(
     let mut image = source(&url(&servers[0]), b"", Compression::None);
     image.mirrors = servers[1..].iter().map(url).collect();
     image.format = ImageFormat::Manifest;
-    image.digest = digest.clone();
+    image.digest = Some(digest.clone());
     bench.run(&Task::WriteImage(WriteImageTask { device: disk.hints(), image, read_back, mode }))
 }
 

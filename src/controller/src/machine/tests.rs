@@ -28,7 +28,10 @@ fn write_image() -> Task {
         image: ImageSource {
             url: "https://192.0.2.1/i".into(),
             mirrors: Vec::new(),
-            digest: ImageDigest::sha256([0; 32]),
+            digest: Some(ImageDigest::sha256([0; 32])),
+            checksums: None,
+            signature: None,
+            accept_unverified: false,
             format: ImageFormat::Raw,
             compression: Compression::None,
             size: None,

@@ -4,7 +4,7 @@ use std::io;
 
 use speediso_image::decode::DecodeError;
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::image::ImageSource;
+use speediso_model::image::{ImageSource, shown_url};
 
 /// Carried inside of `io::Error` through the decoders.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,6 +53,10 @@ impl FetchError {
     }
 
     pub(crate) fn fault(&self, image: &ImageSource) -> Fault {
-        Fault::new(self.code(), format!("fetching {}: {self}", image.shown()))
+        self.fault_at(&image.url)
+    }
+
+    pub(crate) fn fault_at(&self, url: &str) -> Fault {
+        Fault::new(self.code(), format!("fetching {}: {self}", shown_url(url)))
     }
 }

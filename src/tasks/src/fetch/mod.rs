@@ -10,13 +10,14 @@ mod error;
 mod pool;
 mod pump;
 mod ranges;
+mod trusted;
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use speediso_image::digest::Hasher;
+use speediso_image::trust::Wrong;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::image::{ImageDigest, ImageSource};
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ pub(crate) use self::error::FetchError;
 use self::pool::Piece;
 use self::pump::{Origin, pump};
 pub(crate) use self::ranges::Ranges;
+pub(crate) use self::trusted::check_whole;
 
 /// Pieces in flight to each of the two sides, which share them.
 const IN_FLIGHT: usize = 16;
@@ -76,37 +78,28 @@ pub(crate) struct Fetch {
 
 /// What is known of a source once all of it was read.
 pub(crate) struct Hashed {
-    thread: std::thread::JoinHandle<(Hasher, u64)>,
+    thread: std::thread::JoinHandle<(Result<Option<ImageDigest>, Wrong>, u64)>,
     resumed: Arc<AtomicU32>,
 }
 
 pub(crate) struct Sum {
+    /// Unless it was a signature that was checked.
+    pub(crate) digest: Option<ImageDigest>,
     pub(crate) length: u64,
     /// How often the connection was lost and taken up again.
     pub(crate) resumed: u32,
-}
-
-/// The bytes of an image are not those that the order names.
-pub(crate) fn wrong_digest(image: &ImageSource, found: &ImageDigest) -> Fault {
-    Fault::new(
-        FaultCode::ImageDigestMismatch,
-        format!("{} is {found}, the order names {}", image.shown(), image.digest),
-    )
 }
 
 impl Hashed {
     /// Waits until every byte that was fetched is hashed. Only after the reader has come to its end.
     ///
     /// # Errors
-    /// `image-digest-mismatch` when they are not what the order names.
+    /// `image-digest-mismatch` or `signature-invalid` when they are not what the order says.
     pub(crate) fn sum(self, image: &ImageSource) -> Result<Sum, Fault> {
-        let (hasher, length) =
+        let (checked, length) =
             self.thread.join().map_err(|_| Fault::new(FaultCode::Internal, "the hashing thread panicked"))?;
-        let digest = hasher.digest();
-        if digest == image.digest {
-            return Ok(Sum { length, resumed: self.resumed.load(Ordering::Relaxed) });
-        }
-        Err(wrong_digest(image, &digest))
+        let digest = checked.map_err(|wrong| trusted::fault(&wrong, &image.url))?;
+        Ok(Sum { digest, length, resumed: self.resumed.load(Ordering::Relaxed) })
     }
 }
 
@@ -115,22 +108,24 @@ impl Hashed {
 /// # Errors
 /// `image-unreachable` when nobody answers, `image-refused` when the answer is no.
 pub(crate) fn open(image: &ImageSource, ctx: &TaskCtx) -> Result<(Fetch, Hashed), Fault> {
+    let expected = trusted::expected(image, ctx)?;
     let mut origin = Origin::new(image, ctx);
     let first = ctx.runtime.block_on(origin.first()).map_err(|e| e.fault(image))?;
     let length = first.total;
     let (to_reader, pieces) = mpsc::channel(IN_FLIGHT);
     let (to_hash, mut hashed) = mpsc::channel::<Arc<Piece>>(IN_FLIGHT);
     let resumed = Arc::clone(&origin.resumed);
-    let mut hasher = Hasher::new(image.digest.algorithm());
     let thread = std::thread::Builder::new()
         .name("hash".into())
         .spawn(move || {
             let mut length = 0;
-            while let Some(piece) = hashed.blocking_recv() {
-                hasher.update(&piece);
-                length += piece.len() as u64;
-            }
-            (hasher, length)
+            let checked = expected.check(|take| {
+                while let Some(piece) = hashed.blocking_recv() {
+                    length += piece.len() as u64;
+                    take(&piece);
+                }
+            });
+            (checked, length)
         })
         .map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
     ctx.runtime.spawn(pump(origin, first, to_reader, to_hash));

@@ -8,18 +8,18 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use serde_json::json;
-use speediso_image::digest::Hasher;
 use speediso_image::manifest::{Chunk, ChunkDecoder, Index, MAX_MANIFEST_LENGTH, Manifest, ManifestError};
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::image::ImageSource;
+use speediso_model::image::{ImageDigest, ImageSource};
 use speediso_model::task::WriteMode;
+use speediso_model::trust::Trust;
 use speediso_sys::buffer::AlignedBuffer;
 use speediso_sys::claim::ClaimedDisk;
 
 use super::target::Target;
 use super::{Body, check_sector_size, too_large};
 use crate::ctx::{Meter, TaskCtx};
-use crate::fetch::{FetchError, Ranges, wrong_digest};
+use crate::fetch::{FetchError, Ranges, check_whole};
 
 /// Of neighbouring chunks in one request. Each worker holds this much.
 const REQUEST: u64 = 4 << 20;
@@ -29,6 +29,8 @@ const MOST_WORKERS: usize = 8;
 
 /// A manifest image that can be written; nothing was yet.
 pub(super) struct Chunked {
+    /// Of the manifest, unless it is signed.
+    digest: Option<ImageDigest>,
     manifest: Manifest,
     index: Index,
     data: Ranges,
@@ -40,12 +42,7 @@ impl Chunked {
         let fetching = |e: FetchError| e.fault(image);
         let beside = Ranges::of(image, ctx);
         let json = beside.whole(MAX_MANIFEST_LENGTH as u64).map_err(fetching)?;
-        let mut hasher = Hasher::new(image.digest.algorithm());
-        hasher.update(&json);
-        let found = hasher.digest();
-        if found != image.digest {
-            return Err(wrong_digest(image, &found));
-        }
+        let digest = check_whole(image, &json, ctx)?;
         let manifest = Manifest::parse(&json).map_err(bad)?;
         if manifest.disk_size() > disk.size() {
             return Err(too_large(manifest.disk_size(), disk.size(), disk.name()));
@@ -58,7 +55,7 @@ impl Chunked {
         if manifest.data_size() > 0 {
             data.read(0, 1, 0, &mut Vec::new()).map_err(fetching)?;
         }
-        Ok(Self { manifest, index, data })
+        Ok(Self { digest, manifest, index, data })
     }
 
     pub(super) fn write(
@@ -98,13 +95,14 @@ impl Chunked {
         let totals = self.index.totals();
         Ok(Body {
             size,
-            method: match mode {
-                WriteMode::Full => "each chunk verified before it was written",
-                WriteMode::Delta => "each chunk verified, those that differed written",
+            method: match (mode, image.trust()) {
+                (_, Ok(Trust::Anything)) => "each chunk as its manifest says, which was NOT verified (as ordered)",
+                (WriteMode::Full, _) => "each chunk verified before it was written",
+                (WriteMode::Delta, _) => "each chunk verified, those that differed written",
             }
             .into(),
             facts: json!({
-                "digest": image.digest,
+                "digest": self.digest,
                 "chunks": totals.chunks,
                 "zero_bytes": totals.zero_bytes,
                 "source_bytes": work.fetched.load(Ordering::Relaxed),

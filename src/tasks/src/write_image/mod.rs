@@ -16,10 +16,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use speediso_image::gptgeometry;
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::image::ImageFormat;
+use speediso_model::image::{ImageFormat, ImageSource};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::{Action, Plan, PlanDigest};
 use speediso_model::task::{ReadBack, WriteImageTask};
+use speediso_model::trust::Trust;
 use speediso_model::units::{Bytes, MIB};
 use speediso_sys::claim::ClaimedDisk;
 
@@ -44,7 +45,7 @@ pub(crate) fn plan(task: &WriteImageTask, ctx: &TaskCtx) -> Result<Plan, Fault> 
         Ok(vec![
             Action { what: "take the partition table away".into(), offset: Bytes(0), length: disk.size },
             Action {
-                what: format!("write the image {} over the whole disk, its start last", task.image.digest),
+                what: format!("write the image {} over the whole disk, its start last", task.image.trust_shown()),
                 offset: Bytes(0),
                 length: disk.size,
             },
@@ -102,6 +103,15 @@ struct Body {
     size: u64,
     method: String,
     facts: Value,
+}
+
+/// How the bytes of the source were made sure of, in words.
+fn trusted(image: &ImageSource) -> &'static str {
+    match image.trust() {
+        Ok(Trust::Signature(_)) => "signature of the whole source checked",
+        Ok(Trust::Digest(_) | Trust::Checksums(_)) => "digest of the whole source checked",
+        Ok(Trust::Anything) | Err(_) => "source NOT verified (as ordered)",
+    }
 }
 
 fn check_sector_size(image: Option<u32>, disk: &ClaimedDisk) -> Result<(), Fault> {
@@ -174,6 +184,7 @@ fn write(task: &WriteImageTask, opened: Opened, disk: &ClaimedDisk, ctx: &TaskCt
 
     let mut facts = json!({
         "bytes": size,
+        "trusted": task.image.trust_shown(),
         "write_seconds": (write_time.as_secs_f64() * 10.0).round() / 10.0,
         "write_mib_per_s": mib_per_second(size, write_time),
         "total_seconds": (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0,

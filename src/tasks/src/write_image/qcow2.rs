@@ -16,7 +16,7 @@ use speediso_sys::claim::ClaimedDisk;
 use super::source::{Source, disagree, read_full, source_fault};
 use super::target::Target;
 use super::writer::{Gone, WriteError, Writer, write_behind};
-use super::{Body, check_sector_size, too_large};
+use super::{Body, check_sector_size, too_large, trusted};
 use crate::ctx::{Meter, TaskCtx};
 use crate::fetch::{FetchError, Hashed, Ranges};
 
@@ -99,10 +99,10 @@ impl Qcow2 {
         let map = if self.allocated.is_some() { "read ahead" } else { "learnt from the stream" };
         Ok(Body {
             size: self.virtual_size,
-            method: format!("qcow2, map {map}, digest of the whole source checked"),
+            method: format!("qcow2, map {map}, {}", trusted(image)),
             facts: json!({
                 "source_bytes": sum.length,
-                "digest": image.digest,
+                "digest": sum.digest,
                 "connections_lost": sum.resumed,
                 "zero_bytes": zeroed,
             }),

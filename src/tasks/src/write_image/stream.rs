@@ -16,7 +16,7 @@ use speediso_sys::claim::ClaimedDisk;
 use super::source::{Source, disagree, read_full, source_fault};
 use super::target::{CHUNK, Target};
 use super::writer::{Gone, WriteError, Writer, write_behind};
-use super::{Body, check_sector_size, too_large};
+use super::{Body, check_sector_size, too_large, trusted};
 use crate::ctx::{Meter, TaskCtx};
 use crate::fetch::Hashed;
 use crate::gptedit::EDGE;
@@ -54,8 +54,8 @@ impl Stream {
         // The decoder's own end is the source's end, or it would have said so.
         drop(self.decoded);
         let sum = self.hashed.sum(image)?;
-        let facts: Value = json!({"source_bytes": sum.length, "digest": image.digest, "connections_lost": sum.resumed});
-        Ok(Body { size, method: "streamed, digest of the whole source checked".into(), facts })
+        let facts: Value = json!({"source_bytes": sum.length, "digest": sum.digest, "connections_lost": sum.resumed});
+        Ok(Body { size, method: format!("streamed, {}", trusted(image)), facts })
     }
 }
 

@@ -363,7 +363,10 @@ pub fn source(url: &str, bytes: &[u8], compression: Compression) -> ImageSource 
     ImageSource {
         url: url.into(),
         mirrors: Vec::new(),
-        digest,
+        digest: Some(digest),
+        checksums: None,
+        signature: None,
+        accept_unverified: false,
         format: ImageFormat::Raw,
         compression,
         size: None,

@@ -72,12 +72,12 @@ pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Pat
         pipe("raw: bmaptool", bmaptool("")),
         agent(
             "zst: speediso",
-            "zst3",
+            "3.zst",
             json!({"compression": "zstd"}),
             &[("zst: curl, openssl dgst, zstd, dd", 1.5), ("zst: bmaptool", 2.0)],
         )?,
-        pipe("zst: curl, openssl dgst, zstd, dd", format!("{} | {dgst} | zstd -dcq | {dd}", curl("zst3"))),
-        pipe("zst: bmaptool", bmaptool("zst3")),
+        pipe("zst: curl, openssl dgst, zstd, dd", format!("{} | {dgst} | zstd -dcq | {dd}", curl("3.zst"))),
+        pipe("zst: bmaptool", bmaptool("3.zst")),
         agent(
             "manifest: speediso",
             MANIFEST,
@@ -106,7 +106,7 @@ pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Pat
         pipe("qcow2 with zlib: curl, openssl dgst, qemu-img", qemu("z.qcow2")),
         agent(
             "zst and read back: speediso",
-            "zst3",
+            "3.zst",
             json!({"compression": "zstd", "read_back": "full"}),
             &[("zst and read back: curl, openssl dgst, zstd, dd, dd and cmp", 1.5)],
         )?,
@@ -114,7 +114,7 @@ pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Pat
             "zst and read back: curl, openssl dgst, zstd, dd, dd and cmp",
             format!(
                 "{} | {dgst} | zstd -dcq | {dd} && dd if={device} bs=4M iflag=direct status=none | cmp - {}",
-                curl("zst3"),
+                curl("3.zst"),
                 images.path("").display()
             ),
         ),

@@ -26,7 +26,7 @@ impl Images {
         let source = raw.display().to_string();
         let pack = std::env::current_exe()?.with_file_name("speediso").display().to_string();
         let lines = [
-            ("zst3", format!("zstd -3 -T0 -q -f -o {} {source}", path("zst3"))),
+            ("3.zst", format!("zstd -3 -T0 -q -f -o {} {source}", path("3.zst"))),
             ("gz", format!("pigz -c {source} > {}.part && mv {0}.part {0}", path("gz"))),
             ("xz", format!("xz -T2 -2 -c {source} > {}.part && mv {0}.part {0}", path("xz"))),
             (
