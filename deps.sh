@@ -36,6 +36,8 @@ bzip2: compressed test images
 lz4: compressed test images
 pigz: benchmarks
 bmap-tools: benchmarks
+python3-venv: benchmarks (ironic-python-agent)
+parted: benchmarks (ironic-python-agent)
 qemu-utils: qcow2 images made and read independently
 curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently

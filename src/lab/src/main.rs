@@ -42,7 +42,7 @@ enum Command {
         builds: PathBuf,
         #[arg(long, default_value_t = 5)]
         rounds: u32,
-        /// Only the writing, and only cases with this in their name
+        /// Only the writing, and only cases with this in their name; several with commas between
         #[arg(long)]
         only: Option<String>,
     },

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::images::{Images, MANIFEST};
+use super::ipa::Ipa;
 use super::server::Server;
 
 pub(super) enum Way {
@@ -13,6 +14,8 @@ pub(super) enum Way {
     Agent(Box<dyn Fn(&str) -> Value>),
     /// A line for bash.
     Pipe(String),
+    /// The same for a peer that says itself how long its work took.
+    Ipa(String),
 }
 
 pub(super) struct Case {
@@ -28,7 +31,7 @@ fn pipe(name: &str, line: String) -> Case {
     Case { name: name.into(), way: Way::Pipe(line), writes: true, against: Vec::new() }
 }
 
-pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Path) -> Result<Vec<Case>> {
+pub(super) fn all(images: &Images, server: &Server, ipa: &Ipa, device: &Path, scratch: &Path) -> Result<Vec<Case>> {
     let url = |ending: &str| server.url(&images.name(ending));
     let agent = |name: &str, ending: &str, more: Value, against: &[(&'static str, f64)]| -> Result<Case> {
         let mut image = json!({"url": url(ending), "digest": images.sha256(ending)?});
@@ -61,13 +64,24 @@ pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Pat
             curl(ending)
         )
     };
+    let ironic = |name: &str, way: &str, ending: &str, format: &str| -> Result<Case> {
+        let digest = images.sha256(ending)?;
+        let digest = digest.trim_start_matches("sha256:");
+        let line = format!("{} {way} {} {digest} {format} {device}", ipa.command(), url(ending));
+        Ok(Case { name: name.into(), way: Way::Ipa(line), writes: true, against: Vec::new() })
+    };
     Ok(vec![
         agent(
             "raw: speediso",
             "",
             json!({"compression": "none"}),
-            &[("raw: curl, openssl dgst, dd", 2.0), ("raw: bmaptool", 1.0)],
+            &[
+                ("raw: ironic-python-agent, streamed", 3.0),
+                ("raw: curl, openssl dgst, dd", 2.0),
+                ("raw: bmaptool", 1.0),
+            ],
         )?,
+        ironic("raw: ironic-python-agent, streamed", "stream", "", "raw")?,
         pipe("raw: curl, openssl dgst, dd", format!("{} | {dgst} | {dd}", curl(""))),
         pipe("raw: bmaptool", bmaptool("")),
         agent(
@@ -94,15 +108,20 @@ pub(super) fn all(images: &Images, server: &Server, device: &Path, scratch: &Pat
             "qcow2: speediso",
             "qcow2",
             json!({"compression": "none", "format": "qcow2"}),
-            &[("qcow2: curl, openssl dgst, qemu-img", 1.0)],
+            &[("qcow2: ironic-python-agent, converted", 3.0), ("qcow2: curl, openssl dgst, qemu-img", 1.0)],
         )?,
+        ironic("qcow2: ironic-python-agent, converted", "convert", "qcow2", "qcow2")?,
         pipe("qcow2: curl, openssl dgst, qemu-img", qemu("qcow2")),
         agent(
             "qcow2 with zlib: speediso",
             "z.qcow2",
             json!({"compression": "none", "format": "qcow2"}),
-            &[("qcow2 with zlib: curl, openssl dgst, qemu-img", 1.0)],
+            &[
+                ("qcow2 with zlib: ironic-python-agent, converted", 2.0),
+                ("qcow2 with zlib: curl, openssl dgst, qemu-img", 1.0),
+            ],
         )?,
+        ironic("qcow2 with zlib: ironic-python-agent, converted", "convert", "z.qcow2", "qcow2")?,
         pipe("qcow2 with zlib: curl, openssl dgst, qemu-img", qemu("z.qcow2")),
         agent(
             "zst and read back: speediso",

@@ -38,16 +38,16 @@ impl Images {
             ("bmap", format!("bmaptool create -o {} {source}", path("bmap"))),
             (MANIFEST, format!("rm -rf {0} && {pack} image pack --json -o {0} {source}", path("image"))),
         ];
-        let newer = |file: &Path| {
-            let of = |p: &Path| fs::metadata(p).and_then(|m| m.modified()).ok();
-            of(file) >= of(packed)
-        };
+        // Of what the files here were made. The packed image may be copied again without being another one.
+        let (stamp, content) = (images.path("made-of"), sha256(packed)?);
+        let same = fs::read_to_string(&stamp).is_ok_and(|before| before == content);
         for (ending, line) in lines {
-            if !newer(&images.path(ending)) {
+            if !same || !images.path(ending).exists() {
                 tool::run(Command::new("bash").args(["-euo", "pipefail", "-c", &line]))?;
                 fact(format!("made {}: {}", images.name(ending), mib(fs::metadata(images.path(ending))?.len())));
             }
         }
+        fs::write(stamp, content)?;
         Ok(images)
     }
 
@@ -65,8 +65,12 @@ impl Images {
     }
 
     pub(super) fn sha256(&self, ending: &str) -> Result<String> {
-        let line = tool::run(Command::new("openssl").args(["dgst", "-sha256", "-r"]).arg(self.path(ending)))?;
-        let digits = line.split_whitespace().next().context("openssl prints the digest first")?;
-        Ok(format!("sha256:{digits}"))
+        sha256(&self.path(ending))
     }
+}
+
+fn sha256(file: &Path) -> Result<String> {
+    let line = tool::run(Command::new("openssl").args(["dgst", "-sha256", "-r"]).arg(file))?;
+    let digits = line.split_whitespace().next().context("openssl prints the digest first")?;
+    Ok(format!("sha256:{digits}"))
 }

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use serde_json::{Value, json};
 
+use super::ipa::Ipa;
+
 /// Nothing that is measured takes longer than this, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -45,6 +47,24 @@ pub(super) fn agent(agent: &Path, dir: &Path, pin: &str, task: &Value) -> Result
     run(&mut command, dir)
 }
 
+/// What it says itself of the time that its work took: its start is not part of that.
+pub(super) fn ipa(line: &str, dir: &Path, ca: &Path) -> Result<Measured> {
+    let driver = dir.join("ipa.py");
+    fs::write(&driver, Ipa::driver())?;
+    let mut command = Command::new("bash");
+    command
+        .args(["-euo", "pipefail", "-c", line])
+        .env("REQUESTS_CA_BUNDLE", ca)
+        .env("TMPDIR", dir)
+        .env("DRIVER", driver);
+    let measured = run(&mut command, dir)?;
+    let log = fs::read_to_string(dir.join("case.log"))?;
+    let told = log.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told = told.with_context(|| format!("it told no figures:\n{log}"))?;
+    let seconds = |name: &str| told[name].as_f64().with_context(|| format!("{name} is missing in {told}"));
+    Ok(Measured { wall: seconds("wall_s")?, cpu: seconds("cpu_s")?, ..measured })
+}
+
 fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
     let log = File::create(dir.join("case.log"))?;
     // A group of its own, so that its processes can be told from others.
@@ -74,10 +94,13 @@ fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
 
 /// By children that have ended and were waited for.
 fn spent() -> Result<f64> {
-    let usage: Usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    Ok(cpu_seconds(getrusage(UsageWho::RUSAGE_CHILDREN)?))
+}
+
+pub(super) fn cpu_seconds(usage: Usage) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "seconds")]
     let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+    seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
 /// KiB of all processes of the child's group.

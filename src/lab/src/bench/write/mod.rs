@@ -3,7 +3,10 @@
 
 mod cases;
 mod images;
+mod ipa;
+mod limit;
 mod measure;
+mod plot;
 mod report;
 mod server;
 
@@ -16,6 +19,8 @@ use speediso_lab::tool;
 
 use self::cases::{Case, Way};
 use self::images::Images;
+use self::ipa::Ipa;
+use self::limit::Limit;
 use self::measure::Measured;
 use self::server::Server;
 use crate::show::fact;
@@ -45,8 +50,9 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
     let server = Server::start(dir.path(), images.folder())?;
     // Exactly as large as the image, so that the table stays where it is and every byte can be compared.
     let disk = LoopDisk::make(&dir.path().join("disk.raw"), size)?;
-    let wanted = |case: &Case| setup.only.is_none_or(|only| case.name.contains(only));
-    let mut rows: Vec<Row> = cases::all(&images, &server, &disk.device, dir.path())?
+    let wanted = |case: &Case| setup.only.is_none_or(|only| only.split(',').any(|part| case.name.contains(part)));
+    let ipa = Ipa::install()?;
+    let mut rows: Vec<Row> = cases::all(&images, &server, &ipa, &disk.device, dir.path())?
         .into_iter()
         .filter(wanted)
         .map(|case| Row { case, runs: Vec::new() })
@@ -57,6 +63,7 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
             disk.allocate(size)?;
             let measured = match &row.case.way {
                 Way::Pipe(line) => measure::pipe(line, dir.path()),
+                Way::Ipa(line) => measure::ipa(line, dir.path(), server.ca()),
                 Way::Agent(task) => measure::agent(setup.agent, dir.path(), server.pin(), &task(&disk.serial())),
             };
             let measured = measured.with_context(|| row.case.name.clone())?;
@@ -72,9 +79,11 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
             println!("   round {round} of {}", setup.rounds);
         }
     }
-    report::show(&mut rows, size);
-    report::save(&rows, size, setup.out)?;
-    fact(format!("figures: {}", setup.out.display()));
+    disk.allocate(size)?;
+    let limit = Limit::measure(&images, &server, &disk.device)?;
+    report::show(&mut rows, size, &limit);
+    report::save(&rows, size, &limit, setup.out)?;
+    fact(format!("figures: {}, and beside it as .md and .svg", setup.out.display()));
     Ok(())
 }
 

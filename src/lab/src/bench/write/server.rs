@@ -43,6 +43,24 @@ impl Server {
         Ok(server)
     }
 
+    /// Of all of its processes so far.
+    pub(super) fn cpu_seconds(&self) -> Result<f64> {
+        let master = self.child.id().to_string();
+        let ticks_of = |pid: &str| -> Option<u64> {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // proc_pid_stat(5): after the name in parentheses come state and parent; 14 and 15 are user and system time.
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            let ours = pid == master || fields.get(1) == Some(&master.as_str());
+            let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+            ours.then(|| Some(ticks(11)? + ticks(12)?)).flatten()
+        };
+        let pids = fs::read_dir("/proc")?.flatten();
+        let ticks: u64 = pids.filter_map(|entry| ticks_of(entry.file_name().to_str()?)).sum();
+        let rate = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("the kernel counts no ticks")?;
+        #[allow(clippy::cast_precision_loss, reason = "ticks of minutes")]
+        Ok(ticks as f64 / rate as f64)
+    }
+
     pub(super) fn url(&self, file: &str) -> String {
         format!("https://127.0.0.1:{}/{file}", self.port)
     }
