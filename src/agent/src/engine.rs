@@ -391,14 +391,23 @@ impl Engine {
             boot_mac: surroundings.boot_mac,
             build: surroundings.build,
             patience: Patience::default(),
+            resuming: false,
         }
+    }
+
+    /// Whether an earlier run of the same task was begun and did not end well.
+    fn was_interrupted(&self, run: RunId, task: &Task) -> bool {
+        let task = task.redacted();
+        let unfinished = |r: &Run| r.result.as_ref().is_some_and(|result| result.outcome != Outcome::Verified);
+        self.state().runs.iter().any(|r| r.id != run && r.started && r.task == task && unfinished(r))
     }
 
     fn carry_out(&self, submission: &Submission, cancel: &Cancel) -> TaskResult {
         let Submission { run, task, dry_run, gate } = submission;
         let kind = task.kind();
         let unchanged = |fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault);
-        let ctx = self.context(*run, cancel.clone());
+        let resuming = self.was_interrupted(*run, task);
+        let ctx = TaskCtx { resuming, ..self.context(*run, cancel.clone()) };
         let plan = match speediso_tasks::plan(task, &ctx) {
             Ok(plan) => plan,
             Err(fault) => return unchanged(fault),

@@ -83,6 +83,8 @@ pub struct TaskCtx {
     pub boot_mac: Option<String>,
     pub build: BuildInfo,
     pub patience: Patience,
+    /// The same task was begun before in this boot and did not come to its end.
+    pub resuming: bool,
 }
 
 impl std::fmt::Debug for TaskCtx {

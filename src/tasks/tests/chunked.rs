@@ -97,6 +97,35 @@ fn delta_writes_what_differs_and_fetches_no_more() {
 }
 
 #[test]
+fn what_an_interrupted_run_has_written_is_not_fetched_again() {
+    let (mut bench, dir) = (Bench::new(), tempfile::tempdir().unwrap());
+    let image = disk_image(512);
+    let summary = packed(&image, &dir.path().join("image"), 1 << 20);
+    let digest = &summary.manifest_sha256;
+    let disk = LoopDisk::new(24 * MIB, 512);
+    // Has nothing but zeroes from the fifth request on.
+    let requests = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&requests);
+    let server = Server::files(&dir.path().join("image"), move |_, name, bytes| {
+        if name == "chunks.bin" && counted.fetch_add(1, Ordering::Relaxed) > 3 {
+            bytes.fill(0);
+        }
+    });
+    let result = write(&bench, &disk, &[&server], digest, WriteMode::Full, ReadBack::Full);
+    assert_eq!(result.outcome, Outcome::FailedChanged, "{:?}", result.fault);
+    has_no_table(&disk);
+
+    bench.ctx.resuming = true;
+    let server = Server::files(&dir.path().join("image"), |_, _, _| {});
+    let result = write(&bench, &disk, &[&server], digest, WriteMode::Full, ReadBack::Full);
+    good(&result, &disk, &image);
+    assert!(result.used.contains("taken up"), "{}", result.used);
+    assert!(fact(&result, "kept_bytes") >= 3 << 20, "{}", fact(&result, "kept_bytes"));
+    let all = summary.data_size;
+    assert!(fact(&result, "source_bytes") < all * 3 / 4, "{} of {all}", fact(&result, "source_bytes"));
+}
+
+#[test]
 fn a_server_with_wrong_bytes_is_found_out_and_another_asked() {
     let (bench, dir) = (Bench::new(), tempfile::tempdir().unwrap());
     let image = disk_image(512);

@@ -66,6 +66,9 @@ impl Chunked {
         ctx: &TaskCtx,
     ) -> Result<Body, Fault> {
         let size = self.manifest.disk_size();
+        let ordered = mode;
+        // What an interrupted run has written counts as far as it is right, which its chunks' hashes tell.
+        let mode = if ctx.resuming { WriteMode::Delta } else { mode };
         let meter = Mutex::new(Meter::new(ctx, "writing", target.disk().name(), Some(size)));
         let work = Work {
             chunked: &self,
@@ -95,8 +98,11 @@ impl Chunked {
         let totals = self.index.totals();
         Ok(Body {
             size,
-            method: match (mode, image.trust()) {
+            method: match (ordered, image.trust()) {
                 (_, Ok(Trust::Anything)) => "each chunk as its manifest says, which was NOT verified (as ordered)",
+                (WriteMode::Full, _) if ctx.resuming => {
+                    "taken up, each chunk verified, those that were missing written"
+                }
                 (WriteMode::Full, _) => "each chunk verified before it was written",
                 (WriteMode::Delta, _) => "each chunk verified, those that differed written",
             }

@@ -125,6 +125,10 @@ fn check_sector_size(image: Option<u32>, disk: &ClaimedDisk) -> Result<(), Fault
 }
 
 fn run(task: &WriteImageTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
+    if ctx.resuming && task.image.format != ImageFormat::Manifest {
+        ctx.reporter
+            .notice("an interrupted run of this task is not taken up: the image is written from its start again");
+    }
     let opened = match Opened::open(task, disk, ctx) {
         Ok(opened) => opened,
         Err(fault) => return Ended::unchanged(fault),

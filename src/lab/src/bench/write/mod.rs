@@ -80,9 +80,9 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
         }
     }
     disk.allocate(size)?;
-    let limit = Limit::measure(&images, &server, &disk.device)?;
-    report::show(&mut rows, size, &limit);
-    report::save(&rows, size, &limit, setup.out)?;
+    let limits = Limit::measure(&images, &server, &disk.device)?;
+    report::show(&mut rows, size, &limits);
+    report::save(&rows, size, &limits, setup.out)?;
     fact(format!("figures: {}, and beside it as .md and .svg", setup.out.display()));
     Ok(())
 }
