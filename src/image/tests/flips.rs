@@ -9,14 +9,11 @@ use speediso_image::trust::Expected;
 use speediso_model::image::{Compression, DigestAlgorithm};
 
 fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
-    let program = match compression {
-        Compression::None => return bytes.to_vec(),
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-        Compression::Xz => "xz",
-        Compression::Bzip2 => "bzip2",
-        Compression::Lz4 => "lz4",
-    };
+    if compression == Compression::None {
+        return bytes.to_vec();
+    }
+    // The tools are called as the formats are.
+    let program = compression.name();
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("written");
     let out = Command::new(program).arg("-c").arg(file.path()).output();

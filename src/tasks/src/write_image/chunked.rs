@@ -21,8 +21,10 @@ use super::{Body, check_sector_size, too_large};
 use crate::ctx::{Meter, TaskCtx};
 use crate::fetch::{FetchError, Ranges, check_whole};
 
-/// Of neighbouring chunks in one request. Each worker holds this much.
-const REQUEST: u64 = 4 << 20;
+/// Of neighbouring chunks in one request. Each worker holds this much, and one chunk decoded.
+const REQUEST: u64 = 2 << 20;
+/// For all workers together: whatever the machine's cores and the image's chunks are, 64 MiB are enough for the agent.
+const MEMORY: u64 = 24 << 20;
 /// Declared zeroes that are made so by one command.
 const ZEROES: u64 = 64 << 20;
 const MOST_WORKERS: usize = 8;
@@ -58,6 +60,13 @@ impl Chunked {
         Ok(Self { digest, manifest, index, data })
     }
 
+    /// Twice the cores, since half of them wait for the network or the disk.
+    fn workers(&self) -> usize {
+        let chunk = u64::from(self.manifest.chunk_size());
+        let room = usize::try_from(MEMORY / (REQUEST.max(chunk) + chunk)).unwrap_or(1);
+        thread::available_parallelism().map_or(2, usize::from).saturating_mul(2).min(MOST_WORKERS).min(room).max(1)
+    }
+
     pub(super) fn write(
         self,
         image: &ImageSource,
@@ -83,7 +92,7 @@ impl Chunked {
             fetched: AtomicU64::new(0),
             kept: AtomicU64::new(0),
         };
-        let workers = thread::available_parallelism().map_or(2, usize::from).saturating_mul(2).min(MOST_WORKERS);
+        let workers = self.workers();
         let results: Vec<Result<(), Fault>> = thread::scope(|scope| {
             let workers: Vec<_> = (0..workers)
                 .map(|n| {

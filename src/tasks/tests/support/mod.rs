@@ -377,14 +377,11 @@ pub fn source(url: &str, bytes: &[u8], compression: Compression) -> ImageSource 
 
 /// By the tools that people use for it.
 pub fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
-    let program = match compression {
-        Compression::None => return bytes.to_vec(),
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-        Compression::Xz => "xz",
-        Compression::Bzip2 => "bzip2",
-        Compression::Lz4 => "lz4",
-    };
+    if compression == Compression::None {
+        return bytes.to_vec();
+    }
+    // The tools are called as the formats are.
+    let program = compression.name();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("image");
     std::fs::write(&file, bytes).unwrap();
