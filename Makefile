@@ -60,11 +60,15 @@ test-all: test ## Also the slow ones: the whole demo in UEFI and in BIOS mode
 	FIRMWARE=uefi $(DEBUG)/speediso-lab demo
 	FIRMWARE=bios $(DEBUG)/speediso-lab demo
 
+.PHONY: fuzz
+fuzz: deps ## Fuzz everything that reads an image's bytes, 60 s each (FUZZ_SECONDS); needs a nightly compiler
+	fuzz/run.sh
+
 .PHONY: lint
 lint: deps ## Formatting, clippy, shell scripts, systemd units
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	shellcheck -x deps.sh .ci/run src/sys/*.sh tests/images/*.sh systemd/*.sh
+	shellcheck -x deps.sh .ci/run fuzz/run.sh src/sys/*.sh tests/images/*.sh systemd/*.sh
 	systemd/verify.sh
 
 .PHONY: bench
