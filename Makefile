@@ -12,6 +12,7 @@ TARGET := target/x86_64-unknown-linux-musl
 DEBUG := $(TARGET)/debug
 RELEASE := $(TARGET)/release
 IMAGES := target/images
+CARGO_DENY := 0.20.2
 
 .PHONY: help
 help: ## This list
@@ -70,6 +71,11 @@ lint: deps ## Formatting, clippy, shell scripts, systemd units
 	cargo clippy --workspace --all-targets -- -D warnings
 	shellcheck -x deps.sh .ci/run fuzz/run.sh src/sys/*.sh tests/images/*.sh systemd/*.sh
 	systemd/verify.sh
+
+.PHONY: deny
+deny: deps ## Licences, sources and forbidden crates of everything that is linked (installs cargo-deny)
+	cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --version $(CARGO_DENY) --locked --quiet
+	cargo deny check bans licenses sources
 
 .PHONY: bench
 bench: deps ## Size, memory, boot time, and write speed against the usual pipes, in turn, as ratios
