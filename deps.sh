@@ -26,7 +26,9 @@ grub-common: making boot loader images
 mtools: filling EFI system partitions without mounting
 dosfstools: making and checking FAT
 e2fsprogs: making and checking ext4
-xfsprogs: making file systems that must be recognised
+xfsprogs: file systems that must be recognised, and grow
+btrfs-progs: file systems that grow
+ntfs-3g: file systems that grow
 gdisk: checking partition tables independently
 fdisk: losetup and sfdisk in the tests
 util-linux: loop devices in the tests

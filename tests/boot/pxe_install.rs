@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
+
 use serde_json::{Value, json};
-use speediso_lab::{Bus, Firmware, Lab, MachineSpec, Site};
+use speediso_lab::{Bus, Firmware, Lab, MachineSpec, Site, tool};
 use speediso_model::api::OrderView;
 use speediso_model::inventory::Inventory;
 use speediso_model::node::NodeState;
@@ -14,20 +16,21 @@ use speediso_tests::{BOOT, SOON, TestDisk, TinyImage, WORK, code_on_console, pro
 
 #[test]
 fn a_bios_machine_is_installed_from_a_raw_image() {
-    whole_way(Firmware::Bios, Bus::Ahci, |image| &image.raw);
+    whole_way(Firmware::Bios, Bus::Ahci, |image| &image.raw, "no");
 }
 
 #[test]
 fn a_uefi_machine_is_installed_from_a_compressed_image() {
-    whole_way(Firmware::Uefi, Bus::Nvme, |image| &image.zst);
+    whole_way(Firmware::Uefi, Bus::Nvme, |image| &image.zst, "file_system");
 }
 
 /// Proves, in this order: a machine without an order and without approval is touched nowhere; a wrong code approves
 /// nobody; the inventory names both disks; a dry run writes nothing; an order whose hint matches no disk or two fails
-/// unchanged with a code; `lininstall` writes the disk it names and no other; the machine then boots that disk through
+/// unchanged with a code; `lininstall` writes the disk it names and no other, and grows what is ordered to be grown; the
+/// machine then boots that disk through
 /// the network, knows its host name from the config drive, and no second order comes to be; and a protected machine
 /// takes no destructive order.
-fn whole_way(firmware: Firmware, bus: Bus, choose: impl Fn(&TinyImage) -> &std::path::PathBuf) {
+fn whole_way(firmware: Firmware, bus: Bus, choose: impl Fn(&TinyImage) -> &std::path::PathBuf, grow: &str) {
     let programs = programs().unwrap();
     let image = TinyImage::get().unwrap();
     let lab = Lab::builder().build().unwrap();
@@ -68,6 +71,7 @@ fn whole_way(firmware: Firmware, bus: Bus, choose: impl Fn(&TinyImage) -> &std::
         json!({
             "device": hints,
             "image": stored,
+            "grow": grow,
             "config_drive": { "instance_id": "i-1", "hostname": "tiny-one" },
         })
     };
@@ -100,6 +104,9 @@ fn whole_way(firmware: Firmware, bus: Bus, choose: impl Fn(&TinyImage) -> &std::
             "{task:?}"
         );
     }
+    if grow == "file_system" {
+        has_grown(&done, &target);
+    }
     site.wait_machine("PXE-1", "active", SOON, |node| node.state == NodeState::Active).unwrap();
     other.assert_untouched().unwrap();
 
@@ -120,6 +127,32 @@ fn whole_way(firmware: Firmware, bus: Bus, choose: impl Fn(&TinyImage) -> &std::
     assert_eq!(site.orders().unwrap().len(), orders);
     drop(machine);
     other.assert_untouched().unwrap();
+}
+
+/// The image's ext4 takes the disk but for the room of a config drive; it was made with 24 MiB.
+fn has_grown(order: &OrderView, disk: &TestDisk) {
+    let grown = order.order.tasks.iter().find_map(|task| match &task.state {
+        TaskState::Ended { result, .. } => result.devices.first()?.facts.get("grown").cloned(),
+        _ => None,
+    });
+    let grown = grown.expect("a task that has grown something");
+    assert_eq!((&grown["file_system"], &grown["bytes_before"]), (&json!("ext4"), &json!(24 << 20)), "{grown}");
+    let bytes = grown["bytes"].as_u64().unwrap();
+    assert!(bytes > 150 << 20 && bytes < (256 - 66) << 20, "{grown}");
+    // And so say those who know GPT and ext4 best.
+    let table = tool::run(Command::new("sgdisk").arg("-p").arg(&disk.path)).unwrap();
+    let start: u64 = table
+        .lines()
+        .rev()
+        .find(|l| l.ends_with(" root"))
+        .and_then(|l| l.split_whitespace().nth(1)?.parse().ok())
+        .unwrap();
+    let place = format!("{}?offset={}", disk.path.display(), start * 512);
+    let ext4 = tool::run(Command::new("dumpe2fs").arg("-h").arg(&place)).unwrap();
+    let value = |name: &str| -> u64 {
+        ext4.lines().find_map(|l| l.strip_prefix(name)).and_then(|v| v.trim().parse().ok()).unwrap()
+    };
+    assert_eq!(value("Block count:") * value("Block size:"), bytes, "{ext4}");
 }
 
 /// Outcome and fault of the task that ended the order.

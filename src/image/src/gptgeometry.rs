@@ -13,6 +13,16 @@ pub fn sector_size(head: &[u8]) -> Option<u32> {
     })
 }
 
+/// Size in bytes of the disk that the partition table in `head` was made for: where its backup ends.
+#[must_use]
+pub fn disk_size(head: &[u8]) -> Option<u64> {
+    let sector = sector_size(head)?;
+    // UEFI 2.10, table 5-5: AlternateLBA at 32.
+    let at = usize::try_from(sector).ok()? + 32;
+    let backup = u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?);
+    backup.checked_add(1)?.checked_mul(u64::from(sector))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +35,10 @@ mod tests {
         assert_eq!(sector_size(&head), Some(4096));
         head[512..520].copy_from_slice(b"EFI PART");
         assert_eq!(sector_size(&head), Some(512));
+        head[512 + 32..512 + 40].copy_from_slice(&9u64.to_le_bytes());
+        assert_eq!(disk_size(&head), Some(5120));
+        head[512 + 32..512 + 40].fill(0xff);
+        assert_eq!(disk_size(&head), None);
         assert_eq!(sector_size(b"short"), None);
     }
 }

@@ -24,3 +24,4 @@ pub mod task;
 pub mod taskfile;
 pub mod trust;
 pub mod units;
+pub mod write_image;

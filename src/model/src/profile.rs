@@ -9,9 +9,10 @@ use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::ImageSource;
 use crate::task::{
-    BootEntryTask, BootPosition, ConfigDriveContent, ConfigDriveTask, InventoryTask, PowerAction, PowerTask, ReadBack,
-    Task, WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask, WriteMode,
+    BootEntryTask, BootPosition, ConfigDriveContent, ConfigDriveTask, Grow, InventoryTask, PowerAction, PowerTask,
+    ReadBack, Task, WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask,
 };
+use crate::units::{Bytes, MIB};
 
 /// The profiles this version carries out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -126,6 +127,9 @@ pub struct LininstallParameters {
     pub verify: WipeVerify,
     #[serde(default)]
     pub read_back: ReadBack,
+    /// A config drive's room is left at the end.
+    #[serde(default, skip_serializing_if = "Grow::is_no")]
+    pub grow: Grow,
     #[serde(default = "default_label")]
     pub boot_label: String,
     #[serde(default)]
@@ -151,6 +155,9 @@ fn reboot() -> PowerAction {
     PowerAction::Reboot
 }
 
+/// The largest config drive, between two ends that may not lie on a MiB.
+const CONFIG_DRIVE_ROOM: Bytes = Bytes(66 * MIB);
+
 impl LininstallParameters {
     fn expand(self) -> Vec<Task> {
         let device = self.device;
@@ -168,13 +175,14 @@ impl LininstallParameters {
                 verify: self.verify,
             })
         }));
+        let config_drive = self.config_drive.is_some() || self.config_drive_image.is_some();
         tasks.push(Task::WriteImage(WriteImageTask {
-            device: device.clone(),
-            image: self.image,
+            grow: self.grow,
+            leave_free: (self.grow != Grow::No && config_drive).then_some(CONFIG_DRIVE_ROOM),
             read_back: self.read_back,
-            mode: WriteMode::Full,
+            ..WriteImageTask::new(device.clone(), self.image)
         }));
-        if self.config_drive.is_some() || self.config_drive_image.is_some() {
+        if config_drive {
             tasks.push(Task::ConfigDrive(ConfigDriveTask {
                 device: device.clone(),
                 content: self.config_drive,

@@ -8,6 +8,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
 use crate::units::{Bytes, MIB};
+pub use crate::write_image::{Grow, PartitionName, ReadBack, WriteImageTask, WriteMode};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -136,46 +137,6 @@ pub struct PartitionTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_uuid: Option<uuid::Uuid>,
     pub partitions: Vec<PartitionSpec>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReadBack {
-    /// Every byte is read from the medium again and compared.
-    #[default]
-    Full,
-    /// One part in sixteen, at random, with start and end.
-    Sample,
-    None,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WriteImageTask {
-    pub device: RootDeviceHints,
-    pub image: ImageSource,
-    #[serde(default)]
-    pub read_back: ReadBack,
-    #[serde(default, skip_serializing_if = "WriteMode::is_full")]
-    pub mode: WriteMode,
-}
-
-/// How much of the disk is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum WriteMode {
-    /// All of it.
-    #[default]
-    Full,
-    /// Only chunks that differ from what the disk holds; needs a manifest. What is read from the disk counts only if
-    /// its BLAKE3 is the chunk's.
-    Delta,
-}
-
-impl WriteMode {
-    fn is_full(&self) -> bool {
-        *self == Self::Full
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -353,11 +314,8 @@ impl Task {
                 validate_partitions(&task.partitions).or_else(invalid)
             }
             Self::WriteImage(task) => {
-                hinted(&task.device)?;
-                if task.mode == WriteMode::Delta && task.image.format != ImageFormat::Manifest {
-                    return invalid("mode: delta needs an image of format manifest".into());
-                }
-                validate_image(&task.image).or_else(invalid)
+                task.devices().try_for_each(hinted)?;
+                task.check().and_then(|()| validate_image(&task.image)).or_else(invalid)
             }
             Self::ConfigDrive(task) => {
                 hinted(&task.device)?;

@@ -236,6 +236,11 @@ impl ClaimedDisk {
         Fault::from_error(code, error)
     }
 
+    /// For a loop device over it only: whoever has the descriptor could write anything.
+    pub(crate) fn descriptor(&self) -> &File {
+        &self.file
+    }
+
     fn ask(&self, operation: &'static str, offset: u64, length: u64) -> inflight::Asked {
         inflight::ask(operation, &self.disk.name, offset, length)
     }

@@ -51,7 +51,7 @@ pub(crate) fn plan(task: &ConfigDriveTask, ctx: &TaskCtx) -> Result<Plan, Fault>
         let start = (disk.size.0 - length.0 - 2 * MIB) / MIB * MIB;
         Ok(vec![
             Action { what: "add the partition to the table".into(), offset: Bytes(0), length: Bytes(MIB) },
-            Action { what, offset: Bytes(start), length: Bytes(disk.size.0 - start) },
+            Action { what: what.clone(), offset: Bytes(start), length: Bytes(disk.size.0 - start) },
         ])
     })
 }

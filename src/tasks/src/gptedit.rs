@@ -11,10 +11,10 @@ use gpt::disk::LogicalBlockSize;
 use gpt::partition::Partition;
 use gpt::{GptConfig, GptDisk};
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::units::MIB;
+use speediso_model::units::{Bytes, MIB};
 use speediso_sys::buffer::AlignedBuffer;
-use speediso_sys::claim::ClaimedDisk;
 
+use crate::place::Place;
 use crate::single::OnDisk as _;
 
 /// How much of start and end is held back, read and edited.
@@ -36,10 +36,21 @@ impl Edges {
         Self { head: AlignedBuffer::zeroed(EDGE_LENGTH), tail: AlignedBuffer::zeroed(EDGE_LENGTH), size, at: 0 }
     }
 
-    pub(crate) fn read(disk: &ClaimedDisk) -> Result<Self, Fault> {
-        let mut edges = Self::zeroed(disk.size());
-        disk.read_at(0, &mut edges.head).on(disk)?;
-        disk.read_at(edges.tail_at(), &mut edges.tail).on(disk)?;
+    pub(crate) fn read<'a>(place: impl Into<Place<'a>>) -> Result<Self, Fault> {
+        let place = place.into();
+        Self::read_by(place.size(), |offset, bytes| place.read_at(offset, bytes).on(place.disk()))
+    }
+
+    pub(crate) fn read_by(
+        size: u64,
+        mut read_at: impl FnMut(u64, &mut [u8]) -> Result<(), Fault>,
+    ) -> Result<Self, Fault> {
+        if size < 2 * EDGE {
+            return Err(Fault::new(FaultCode::DiskTooSmall, format!("{} is less than 2 MiB", Bytes(size))));
+        }
+        let mut edges = Self::zeroed(size);
+        read_at(0, &mut edges.head)?;
+        read_at(edges.tail_at(), &mut edges.tail)?;
         Ok(edges)
     }
 
@@ -49,19 +60,24 @@ impl Edges {
 
     /// Writes the end, then the start, so that at no moment a table points to something that is not there; then reads
     /// both from the medium and compares.
-    pub(crate) fn write(&self, disk: &ClaimedDisk) -> Result<(), Fault> {
-        disk.write_at(self.tail_at(), &self.tail).on(disk)?;
-        disk.flush().on(disk)?;
-        disk.write_at(0, &self.head).on(disk)?;
-        disk.flush().on(disk)?;
-        let back = Self::read(disk)?;
+    pub(crate) fn write<'a>(&self, place: impl Into<Place<'a>>) -> Result<(), Fault> {
+        let place = place.into();
+        place.write_at(self.tail_at(), &self.tail).on(place.disk())?;
+        place.flush()?;
+        place.write_at(0, &self.head).on(place.disk())?;
+        place.flush()?;
+        let back = Self::read(place)?;
         for (name, offset, written, read) in
             [("start", 0, &self.head, &back.head), ("end", self.tail_at(), &self.tail, &back.tail)]
         {
             if let Some(i) = written.iter().zip(read.iter()).position(|(w, r)| w != r) {
                 return Err(Fault::new(
                     FaultCode::ReadBackMismatch,
-                    format!("the {name} of {} reads back differently at byte {}", disk.name(), offset + i as u64),
+                    format!(
+                        "the {name} of {} reads back differently at byte {}",
+                        place.name(),
+                        place.start() + offset + i as u64
+                    ),
                 ));
             }
         }
@@ -211,7 +227,13 @@ pub(crate) fn finish(
     if let Some(pair) = used.windows(2).find(|pair| pair[0].1 >= pair[1].0) {
         return Err(broken(format!("partitions {:?} and {:?} overlap", pair[0].2, pair[1].2)));
     }
+    let numbered: Vec<(u32, Partition)> =
+        disk.partitions().iter().filter(|(_, p)| p.is_used()).map(|(number, p)| (*number, p.clone())).collect();
     let mut edges = disk.write().map_err(broken)?;
+    let tail_end = edges.size - sector;
+    for header_at in [sector, tail_end] {
+        put_where_numbered(&mut edges, header_at, sector, &numbered)?;
+    }
     let sectors = u32::try_from(edges.size / sector - 1).unwrap_or(u32::MAX);
     // UEFI 2.10, 5.2.3: the record of type EE covers the disk, or as much as 32 bits can say.
     for record in 0..4 {
@@ -223,11 +245,48 @@ pub(crate) fn finish(
     Ok(edges)
 }
 
-/// Moves the backup to the end of a disk that is larger than the image its table came from.
-pub(crate) fn relocate(edges: Edges, sector: u64) -> Result<Edges, Fault> {
-    let disk = open(edges, sector)?;
-    let partitions = disk.partitions().clone();
-    finish(disk, sector, partitions)
+/// The `gpt` crate writes the entries one after the other; what the system calls its partitions depends on their
+/// numbers, and distributions leave gaps (1, 14, 15). So the array of the header at this byte is written again.
+fn put_where_numbered(
+    edges: &mut Edges,
+    header_at: u64,
+    sector: u64,
+    partitions: &[(u32, Partition)],
+) -> Result<(), Fault> {
+    // UEFI 2.10, table 5-5: the size of the header at 12, its checksum at 16, the array at 72, its entries at 80, the size
+    // of each at 84, their checksum at 88.
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    let word =
+        |bytes: &[u8], at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let beyond = || broken("the table reaches beyond start and end of the disk");
+
+    edges.at = header_at;
+    let mut header = edges.place().and_then(|b| b.get(..512)).ok_or_else(beyond)?.to_vec();
+    let (low, high) = (word(&header, 72), word(&header, 76));
+    let array_at = (u64::from(high) << 32 | u64::from(low)).checked_mul(sector).ok_or_else(beyond)?;
+    let (count, size) = (word(&header, 80), word(&header, 84));
+    let length = usize::try_from(u64::from(count) * u64::from(size)).unwrap_or(usize::MAX);
+    if let Some((number, p)) = partitions.iter().find(|(number, _)| *number == 0 || *number > count) {
+        return Err(broken(format!("partition {number} {:?} in a table of {count}", p.name)));
+    }
+
+    edges.at = array_at;
+    edges.place().and_then(|b| b.get_mut(..length)).ok_or_else(beyond)?.fill(0);
+    let (lb_size, first) = (block_size(sector)?, array_at / sector);
+    for (number, partition) in partitions {
+        partition.write_to_device(edges, u64::from(number - 1), first, lb_size, size).map_err(broken)?;
+    }
+    edges.at = array_at;
+    let array = crc.checksum(edges.place().and_then(|b| b.get(..length)).ok_or_else(beyond)?);
+
+    header[88..92].copy_from_slice(&array.to_le_bytes());
+    header[16..20].fill(0);
+    let covered = usize::try_from(word(&header, 12)).unwrap_or(usize::MAX);
+    let checksum = crc.checksum(header.get(..covered).ok_or_else(beyond)?);
+    header[16..20].copy_from_slice(&checksum.to_le_bytes());
+    edges.at = header_at;
+    edges.place().and_then(|b| b.get_mut(..512)).ok_or_else(beyond)?.copy_from_slice(&header);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -249,7 +308,8 @@ mod tests {
             flags: 0,
             name: "root".into(),
         };
-        let edges = finish(disk, sector, BTreeMap::from([(1, partition)])).expect("finished");
+        // As distributions number them.
+        let edges = finish(disk, sector, BTreeMap::from([(15, partition)])).expect("finished");
         let mut bytes = vec![0; usize::try_from(size).expect("small")];
         bytes[..EDGE_LENGTH].copy_from_slice(&edges.head);
         let tail_at = bytes.len() - EDGE_LENGTH;
@@ -269,7 +329,9 @@ mod tests {
             start[..440].fill(0x90);
             let mut edges = Edges::zeroed(disk_size);
             edges.head.copy_from_slice(&start[..EDGE_LENGTH]);
-            let moved = relocate(edges, sector).expect("moved");
+            let table = open(edges, sector).expect("opens");
+            let partitions = table.partitions().clone();
+            let moved = finish(table, sector, partitions).expect("moved");
             prop_assert!(moved.head[..440].iter().all(|b| *b == 0x90));
 
             let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -283,7 +345,7 @@ mod tests {
                 prop_assert!(out.status.success() && text.contains("No problems found"), "{}", text);
             }
             let again = open(moved, sector).expect("opens");
-            prop_assert_eq!(again.partitions().len(), 1);
+            prop_assert_eq!(again.partitions().keys().copied().collect::<Vec<_>>(), [15]);
             prop_assert!(again.primary_header().is_ok() && again.backup_header().is_ok());
         }
     }

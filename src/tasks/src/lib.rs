@@ -12,8 +12,10 @@ mod fetch;
 mod gptedit;
 mod inventory;
 mod partition;
+mod place;
 mod power;
 mod single;
+mod table;
 mod wipe;
 mod write_image;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::hints::RootDeviceHints;
+use speediso_model::hints::{self, RootDeviceHints};
 use speediso_model::inventory::Disk;
 use speediso_model::outcome::{Changed, DeviceResult, Outcome, TaskResult};
 use speediso_model::plan::{Action, DiskIdentity, Plan, PlanDigest, PlannedDevice};
@@ -25,22 +25,34 @@ pub(crate) fn plan_for(
     kind: &str,
     hints: &RootDeviceHints,
     ctx: &TaskCtx,
-    actions: impl FnOnce(&Disk) -> Result<Vec<Action>, Fault>,
+    actions: impl Fn(&Disk) -> Result<Vec<Action>, Fault>,
+) -> Result<Plan, Fault> {
+    plan_for_all(kind, &[hints], ctx, actions)
+}
+
+/// A plan for several disks, one for each of the hints.
+pub(crate) fn plan_for_all(
+    kind: &str,
+    hints: &[&RootDeviceHints],
+    ctx: &TaskCtx,
+    actions: impl Fn(&Disk) -> Result<Vec<Action>, Fault>,
 ) -> Result<Plan, Fault> {
     let all = read_disks(ctx)?;
-    let disk = hints.resolve(&all)?;
-    let plan = Plan {
-        task: kind.to_owned(),
-        destructive: true,
-        devices: vec![PlannedDevice {
-            identity: DiskIdentity::of(disk),
+    let mut devices: Vec<PlannedDevice> = Vec::new();
+    for hints in hints {
+        let disk = hints.resolve(&all)?;
+        let identity = DiskIdentity::of(disk);
+        if devices.iter().any(|device| device.identity == identity) {
+            return Err(Fault::new(FaultCode::AmbiguousDisk, format!("{} is named twice", hints::describe(disk))));
+        }
+        devices.push(PlannedDevice {
+            identity,
             seen_as: disk.name.clone(),
             actions: actions(disk)?,
             found: signatures(ctx, &disk.name),
-        }],
-        effects: Vec::new(),
-        untouched: Vec::new(),
-    };
+        });
+    }
+    let plan = Plan { task: kind.to_owned(), destructive: true, devices, effects: Vec::new(), untouched: Vec::new() };
     Ok(plan.with_untouched(&all))
 }
 

@@ -11,7 +11,7 @@ use speediso_image::manifest::{PackOptions, pack};
 use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat, ImageSource};
 use speediso_model::outcome::{Outcome, TaskResult};
-use speediso_model::task::{ReadBack, Task, WipeLevel, WipeTargets, WipeTask, WipeVerify, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask, WipeVerify, WriteImageTask};
 use support::*;
 
 /// Of the disk: written early, whatever the order of the format.
@@ -34,7 +34,7 @@ fn lose_a_byte(medium: &Path, image: &[u8]) {
 }
 
 fn write(bench: &Bench, disk: &LoopDisk, image: ImageSource) -> TaskResult {
-    let task = WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full };
+    let task = WriteImageTask::new(disk.hints(), image);
     bench.run(&Task::WriteImage(task))
 }
 

@@ -6,7 +6,7 @@ mod support;
 use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat};
 use speediso_model::outcome::{Outcome, TaskResult};
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WriteImageTask};
 use support::*;
 
 /// With data, and holes of many sizes.
@@ -31,12 +31,7 @@ fn qcow2(image: &[u8], options: &[&str]) -> Vec<u8> {
 fn write(bench: &Bench, disk: &LoopDisk, server: &Server, bytes: &[u8], compression: Compression) -> TaskResult {
     let mut image = source(&server.url, bytes, compression);
     image.format = ImageFormat::Qcow2;
-    bench.run(&Task::WriteImage(WriteImageTask {
-        device: disk.hints(),
-        image,
-        read_back: ReadBack::Full,
-        mode: WriteMode::Full,
-    }))
+    bench.run(&Task::WriteImage(WriteImageTask::new(disk.hints(), image)))
 }
 
 fn with_ranges(body: Vec<u8>) -> Server {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use speediso_model::fault::FaultCode;
 use speediso_model::image::Compression;
 use speediso_model::outcome::{Outcome, TaskResult};
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WriteImageTask};
 use support::*;
 
 const ALL: [Compression; 6] =
@@ -19,12 +19,7 @@ const ALL: [Compression; 6] =
 fn write(bench: &Bench, disk: &LoopDisk, urls: &[&str], bytes: &[u8], compression: Compression) -> TaskResult {
     let mut image = source(urls[0], bytes, compression);
     image.mirrors = urls[1..].iter().map(|u| (*u).to_owned()).collect();
-    bench.run(&Task::WriteImage(WriteImageTask {
-        device: disk.hints(),
-        image,
-        read_back: ReadBack::Full,
-        mode: WriteMode::Full,
-    }))
+    bench.run(&Task::WriteImage(WriteImageTask::new(disk.hints(), image)))
 }
 
 #[track_caller]

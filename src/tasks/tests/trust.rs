@@ -11,7 +11,7 @@ use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat, ImageSource};
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::hex;
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WriteImageTask};
 use speediso_model::trust::{Checksums, Signature};
 use support::*;
 
@@ -55,7 +55,7 @@ fn at(server: &Server, name: &str) -> String {
 fn write(image: ImageSource) -> (TaskResult, LoopDisk, bool) {
     let (bench, disk) = (Bench::new(), LoopDisk::new(16 * MIB, 512));
     let before = disk.fill(3);
-    let task = WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full };
+    let task = WriteImageTask::new(disk.hints(), image);
     let result = bench.run(&Task::WriteImage(task));
     let changed = disk.digest() != before;
     (result, disk, changed)

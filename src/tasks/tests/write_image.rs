@@ -6,12 +6,12 @@ mod support;
 use speediso_model::fault::FaultCode;
 use speediso_model::image::Compression;
 use speediso_model::outcome::{Changed, Outcome};
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WriteImageTask};
 use speediso_model::units::Bytes;
 use support::*;
 
 fn task(disk: &LoopDisk, image: speediso_model::image::ImageSource) -> Task {
-    Task::WriteImage(WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full })
+    Task::WriteImage(WriteImageTask::new(disk.hints(), image))
 }
 
 #[test]
@@ -158,12 +158,16 @@ fn what_shows_later_leaves_no_partition_table() {
         failed(&result, Outcome::FailedChanged, code);
         has_no_table(&disk);
     }
-    // A stream that does not say how large it is, and is larger than the disk.
-    let disk = LoopDisk::new(8 * MIB, 512);
-    let server = Server::serve(zst.clone(), Answer::Whole);
-    let result = bench.run(&task(&disk, source(&server.url, &zst, Compression::Zstd)));
-    failed(&result, Outcome::FailedChanged, FaultCode::ImageTooLarge);
-    has_no_table(&disk);
+    // A stream that does not say how large it is, and is larger than the disk: a table would tell.
+    let noise: Vec<u8> = bytes.iter().rev().copied().collect();
+    for (bytes, outcome) in [(&bytes, Outcome::FailedUnchanged), (&noise, Outcome::FailedChanged)] {
+        let zst = zstd::encode_all(&bytes[..], 1).unwrap();
+        let disk = LoopDisk::new(8 * MIB, 512);
+        let server = Server::serve(zst.clone(), Answer::Whole);
+        let result = bench.run(&task(&disk, source(&server.url, &zst, Compression::Zstd)));
+        failed(&result, outcome, FaultCode::ImageTooLarge);
+        has_no_table(&disk);
+    }
 }
 
 #[test]

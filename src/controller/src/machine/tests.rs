@@ -8,7 +8,7 @@ use speediso_model::image::{Compression, ImageDigest, ImageFormat, ImageSource};
 use speediso_model::order::{Order, OrderState, OrderTask, TaskState};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::Plan;
-use speediso_model::task::{InventoryTask, PowerAction, PowerTask, ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{InventoryTask, PowerAction, PowerTask, ReadBack, Task, WriteImageTask};
 
 use super::*;
 
@@ -23,23 +23,20 @@ fn machine() -> Machine {
 }
 
 fn write_image() -> Task {
-    Task::WriteImage(WriteImageTask {
-        device: serde_json::from_value(serde_json::json!({"serial": "S1"})).unwrap(),
-        image: ImageSource {
-            url: "https://192.0.2.1/i".into(),
-            mirrors: Vec::new(),
-            digest: Some(ImageDigest::sha256([0; 32])),
-            checksums: None,
-            signature: None,
-            accept_unverified: false,
-            format: ImageFormat::Raw,
-            compression: Compression::None,
-            size: None,
-            max_window: None,
-        },
-        read_back: ReadBack::None,
-        mode: WriteMode::Full,
-    })
+    let device = serde_json::from_value(serde_json::json!({"serial": "S1"})).unwrap();
+    let image = ImageSource {
+        url: "https://192.0.2.1/i".into(),
+        mirrors: Vec::new(),
+        digest: Some(ImageDigest::sha256([0; 32])),
+        checksums: None,
+        signature: None,
+        accept_unverified: false,
+        format: ImageFormat::Raw,
+        compression: Compression::None,
+        size: None,
+        max_window: None,
+    };
+    Task::WriteImage(WriteImageTask { read_back: ReadBack::None, ..WriteImageTask::new(device, image) })
 }
 
 fn power() -> Task {

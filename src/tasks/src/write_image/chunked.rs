@@ -14,12 +14,13 @@ use speediso_model::image::{ImageDigest, ImageSource};
 use speediso_model::task::WriteMode;
 use speediso_model::trust::Trust;
 use speediso_sys::buffer::AlignedBuffer;
-use speediso_sys::claim::ClaimedDisk;
 
+use super::Body;
+use super::leg::Leg;
 use super::target::Target;
-use super::{Body, check_sector_size, too_large};
 use crate::ctx::{Meter, TaskCtx};
 use crate::fetch::{FetchError, Ranges, check_whole};
+use crate::place::Place;
 
 /// Of neighbouring chunks in one request. Each worker holds this much, and one chunk decoded.
 const REQUEST: u64 = 2 << 20;
@@ -28,6 +29,8 @@ const MEMORY: u64 = 24 << 20;
 /// Declared zeroes that are made so by one command.
 const ZEROES: u64 = 64 << 20;
 const MOST_WORKERS: usize = 8;
+/// More than a partition table takes on 4096-byte sectors.
+const HEAD: u64 = 32 << 10;
 
 /// A manifest image that can be written; nothing was yet.
 pub(super) struct Chunked {
@@ -39,17 +42,15 @@ pub(super) struct Chunked {
 }
 
 impl Chunked {
-    pub(super) fn open(image: &ImageSource, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<Self, Fault> {
+    pub(super) fn open(image: &ImageSource, target: &Target<'_>, ctx: &TaskCtx) -> Result<Self, Fault> {
         let bad = |e: ManifestError| Fault::from_error(FaultCode::ImageFormat, &e).because(image.shown());
         let fetching = |e: FetchError| e.fault(image);
         let beside = Ranges::of(image, ctx);
         let json = beside.whole(MAX_MANIFEST_LENGTH as u64).map_err(fetching)?;
         let digest = check_whole(image, &json, ctx)?;
         let manifest = Manifest::parse(&json).map_err(bad)?;
-        if manifest.disk_size() > disk.size() {
-            return Err(too_large(manifest.disk_size(), disk.size(), disk.name()));
-        }
-        check_sector_size(manifest.sector_size(), disk)?;
+        target.check_size(manifest.disk_size())?;
+        target.check_sector_size(manifest.sector_size())?;
         let index = beside.beside(manifest.index_name()).whole(manifest.index_size()).map_err(fetching)?;
         let index = Index::parse(index, &manifest).map_err(bad)?;
         let data = beside.beside(manifest.data_name());
@@ -58,6 +59,27 @@ impl Chunked {
             data.read(0, 1, 0, &mut Vec::new()).map_err(fetching)?;
         }
         Ok(Self { digest, manifest, index, data })
+    }
+
+    /// The first MiB of the disk, or less: only as many chunks as that takes.
+    pub(super) fn head(&self, image: &ImageSource) -> Result<Vec<u8>, Fault> {
+        let (mut head, mut stored) = (Vec::new(), Vec::new());
+        let mut decoder = ChunkDecoder::new().map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
+        let mut chunk = 0;
+        while chunk < self.index.chunk_count() && (head.len() as u64) < HEAD {
+            let range = self.manifest.disk_range(chunk);
+            let begin = head.len();
+            head.resize(begin + usize::try_from(range.end - range.start).unwrap_or(0), 0);
+            if let described @ Chunk::Data { offset, length, .. } = self.index.chunk(chunk) {
+                self.data.read(offset, u64::from(length), 0, &mut stored).map_err(|e| e.fault(image))?;
+                decoder.decode(&described, &stored, &mut head[begin..]).map_err(|e| {
+                    Fault::from_error(FaultCode::ImageDigestMismatch, &e)
+                        .because(format!("chunk {chunk} of {} is not what its manifest names", image.shown()))
+                })?;
+            }
+            chunk += 1;
+        }
+        Ok(head)
     }
 
     /// Twice the cores, since half of them wait for the network or the disk.
@@ -77,8 +99,8 @@ impl Chunked {
         let size = self.manifest.disk_size();
         let ordered = mode;
         // What an interrupted run has written counts as far as it is right, which its chunks' hashes tell.
-        let mode = if ctx.resuming { WriteMode::Delta } else { mode };
-        let meter = Mutex::new(Meter::new(ctx, "writing", target.disk().name(), Some(size)));
+        let mode = if ctx.resuming && target.single().is_some() { WriteMode::Delta } else { mode };
+        let meter = Mutex::new(Meter::new(ctx, "writing", target.place().name(), Some(size)));
         let work = Work {
             chunked: &self,
             image,
@@ -217,25 +239,28 @@ impl Work<'_> {
     }
 
     fn zeroes(&self, first: u64, count: u64, buffer: &mut AlignedBuffer) -> Result<(), Fault> {
-        let disk = self.target.disk();
         let (start, end) = (self.disk_range(first).start, self.disk_range(first + count - 1).end);
-        let so_already = self.mode == WriteMode::Delta && self.all_zero(start, end, buffer)?;
-        if so_already {
-            self.kept.fetch_add(end - start, Ordering::Relaxed);
-            self.target.expect_zeroes(start, end);
-        } else {
-            self.target.zero(start, end).map_err(|e| disk.fault(&e))?;
+        match self.present().filter(|leg| leg.is_plain(start, end)) {
+            Some(leg) if self.all_zero(leg.place(), start, end, buffer)? => {
+                self.kept.fetch_add(end - start, Ordering::Relaxed);
+                self.target.expect_zeroes(leg, start, end);
+            }
+            _ => self.target.zero(start, end).map_err(|e| self.target.fault(&e))?,
         }
         self.advance(end - start);
         Ok(())
     }
 
-    fn all_zero(&self, start: u64, end: u64, buffer: &mut AlignedBuffer) -> Result<bool, Fault> {
-        let disk = self.target.disk();
+    /// The disk whose content counts, if any does.
+    fn present(&self) -> Option<&Leg<'_>> {
+        self.target.single().filter(|_| self.mode == WriteMode::Delta)
+    }
+
+    fn all_zero(&self, place: Place<'_>, start: u64, end: u64, buffer: &mut AlignedBuffer) -> Result<bool, Fault> {
         let mut at = start;
         while at < end {
             let n = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-            disk.read_at(at, &mut buffer[..n]).map_err(|e| disk.fault(&e))?;
+            place.read_at(at, &mut buffer[..n]).map_err(|e| self.target.fault(&e))?;
             if buffer[..n].iter().any(|b| *b != 0) {
                 return Ok(false);
             }
@@ -271,16 +296,13 @@ impl Work<'_> {
     fn is_there(&self, chunk: u64, buffer: &mut AlignedBuffer) -> Result<bool, Fault> {
         let Chunk::Data { hash, .. } = self.chunked.index.chunk(chunk) else { return Ok(false) };
         let range = self.disk_range(chunk);
-        if !self.target.is_between_edges(range.start, range.end) {
-            return Ok(false);
-        }
-        let disk = self.target.disk();
+        let Some(leg) = self.present().filter(|leg| leg.is_plain(range.start, range.end)) else { return Ok(false) };
         let bytes = &mut buffer[..usize::try_from(range.end - range.start).unwrap_or(0)];
-        disk.read_at(range.start, bytes).map_err(|e| disk.fault(&e))?;
+        leg.place().read_at(range.start, bytes).map_err(|e| self.target.fault(&e))?;
         if blake3::hash(bytes) != hash {
             return Ok(false);
         }
-        self.target.expect_hash(range.start, bytes.len(), hash);
+        self.target.expect_hash(leg, range.start, bytes.len(), hash);
         self.kept.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.advance(bytes.len() as u64);
         Ok(true)
@@ -327,7 +349,6 @@ impl Work<'_> {
         decoder: &mut ChunkDecoder,
         buffer: &mut AlignedBuffer,
     ) -> Result<(), Fault> {
-        let disk = self.target.disk();
         while *next < end {
             let chunk = self.chunked.index.chunk(*next);
             let Chunk::Data { offset, length, hash, .. } = chunk else { return Ok(()) };
@@ -340,7 +361,7 @@ impl Work<'_> {
                 fault.message = format!("chunk {next} of {} is not what its manifest names", self.image.shown());
                 fault.because(e.to_string())
             })?;
-            self.target.put_hashed(range.start, out, hash).map_err(|e| disk.fault(&e))?;
+            self.target.put_hashed(range.start, out, hash).map_err(|e| self.target.fault(&e))?;
             self.advance(out.len() as u64);
             *next += 1;
         }

@@ -7,23 +7,21 @@ use std::io::{self, Cursor, Read};
 
 use serde_json::json;
 use speediso_image::container;
-use speediso_image::gptgeometry;
 use speediso_image::qcow2::{Extents, HEADER_PROBE, Header, Layout, Qcow2Error, ReadAt};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::image::{Compression, ImageSource};
-use speediso_sys::claim::ClaimedDisk;
 
 use super::source::{Source, disagree, read_full, source_fault};
 use super::target::Target;
 use super::writer::{Gone, WriteError, Writer, write_behind};
-use super::{Body, check_sector_size, too_large, trusted};
+use super::{Body, trusted};
 use crate::ctx::{Meter, TaskCtx};
 use crate::fetch::{FetchError, Hashed, Ranges};
 
 /// What is made to read as zeroes by one command.
 const ZEROES: u64 = 64 << 20;
-/// Of the guest, looked at for a partition table.
-const TABLE: usize = 8 << 10;
+/// Of the guest, looked at for a partition table: 128 entries behind two sectors of 4096 bytes.
+const TABLE: usize = 32 << 10;
 
 type Stream = Box<dyn Read + Send>;
 
@@ -36,10 +34,12 @@ pub(super) struct Qcow2 {
     length: Option<u64>,
     /// What the image has data for, if the map was read ahead.
     allocated: Option<u64>,
+    /// The start of the disk, likewise.
+    head: Option<Vec<u8>>,
 }
 
 impl Qcow2 {
-    pub(super) fn open(image: &ImageSource, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<Self, Fault> {
+    pub(super) fn open(image: &ImageSource, target: &Target<'_>, ctx: &TaskCtx) -> Result<Self, Fault> {
         let Source { mut decoded, hashed, total: length } = Source::open(image, ctx)?;
         let mut start = vec![0; HEADER_PROBE];
         let got = read_full(&mut decoded, &mut start).map_err(|e| source_fault(&e, image))?;
@@ -47,38 +47,37 @@ impl Qcow2 {
         container::agree_decoded(image.format, &start).map_err(|what| disagree(image, &what))?;
         let header = Header::parse(&start).map_err(|e| fault(&e, image))?;
         let virtual_size = header.virtual_size;
-        if virtual_size > disk.size() {
-            return Err(too_large(virtual_size, disk.size(), disk.name()));
-        }
-        if !header.cluster_size.is_multiple_of(disk.sector_size()) {
+        target.check_size(virtual_size)?;
+        let sector = target.sector_size();
+        if !header.cluster_size.is_multiple_of(sector) {
             return Err(Fault::new(
                 FaultCode::SectorSizeMismatch,
-                format!(
-                    "the image has clusters of {} bytes, {} sectors of {}",
-                    header.cluster_size,
-                    disk.name(),
-                    disk.sector_size()
-                ),
+                format!("the image has clusters of {} bytes, the disk sectors of {sector}", header.cluster_size),
             ));
         }
         let stream: Stream = Box::new(Cursor::new(start).chain(decoded));
         let layout = match length {
-            Some(length) if image.compression == Compression::None => read_ahead(image, &header, length, disk, ctx)?,
+            Some(length) if image.compression == Compression::None => read_ahead(image, &header, length, ctx)?,
             _ => None,
         };
-        let allocated = layout.as_ref().map(Layout::allocated);
+        let allocated = layout.as_ref().map(|(layout, _)| layout.allocated());
+        let (layout, head) = layout.unzip();
         let extents = match layout {
             Some(layout) => Extents::with_layout(stream, header, layout, length),
             None => Extents::in_stream_order(stream, header),
         };
-        Ok(Self { extents, hashed, virtual_size, length, allocated })
+        Ok(Self { extents, hashed, virtual_size, length, allocated, head })
+    }
+
+    pub(super) fn head(&self) -> Option<&[u8]> {
+        self.head.as_deref()
     }
 
     pub(super) fn write(mut self, image: &ImageSource, target: &Target<'_>, ctx: &TaskCtx) -> Result<Body, Fault> {
-        let disk = target.disk();
-        let mut meter = Meter::new(ctx, "writing", disk.name(), self.length);
+        let place = target.place();
+        let mut meter = Meter::new(ctx, "writing", place.name(), self.length);
         write_behind(target, |writer| fill(&mut self.extents, image, writer, &mut meter, ctx))
-            .map_err(|e| e.fault(image, disk))?;
+            .map_err(|e| e.fault(image, target))?;
         let holes = self
             .extents
             .into_holes()
@@ -87,12 +86,12 @@ impl Qcow2 {
         let mut zeroed = 0;
         for hole in holes {
             zeroed += hole.end - hole.start;
-            let end = hole.end.next_multiple_of(disk.sector_size()).min(disk.size());
+            let end = hole.end.next_multiple_of(target.sector_size()).min(place.size());
             let mut at = hole.start;
             while at < end {
                 ctx.cancel.check()?;
                 let next = end.min(at + ZEROES);
-                target.zero(at, next).map_err(|e| disk.fault(&e))?;
+                target.zero(at, next).map_err(|e| target.fault(&e))?;
                 at = next;
             }
         }
@@ -115,9 +114,8 @@ fn read_ahead(
     image: &ImageSource,
     header: &Header,
     length: u64,
-    disk: &ClaimedDisk,
     ctx: &TaskCtx,
-) -> Result<Option<Layout>, Fault> {
+) -> Result<Option<(Layout, Vec<u8>)>, Fault> {
     let mut server = Server { ranges: Ranges::of(image, ctx), bytes: Vec::new() };
     let layout = match Layout::read(header, &mut server, length) {
         Ok(layout) => layout,
@@ -127,10 +125,9 @@ fn read_ahead(
         }
         Err(error) => return Err(fault(&error, image)),
     };
-    let mut table = [0; TABLE];
-    layout.start(header, &mut server, &mut table).map_err(|e| fault(&e, image))?;
-    check_sector_size(gptgeometry::sector_size(&table), disk)?;
-    Ok(Some(layout))
+    let mut head = vec![0; TABLE];
+    layout.start(header, &mut server, &mut head).map_err(|e| fault(&e, image))?;
+    Ok(Some((layout, head)))
 }
 
 struct Server {

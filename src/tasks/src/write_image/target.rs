@@ -1,201 +1,163 @@
-//! The disk's side of a write: what may go there now, what is held back, and reading back.
+//! The disks' side of a write: one stream of pieces, one or several disks that take it.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
+use std::thread;
 
-use rand::seq::index::sample;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use serde_json::{Value, json};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::task::ReadBack;
-use speediso_model::units::Bytes;
-use speediso_sys::buffer::AlignedBuffer;
-use speediso_sys::claim::{ClaimedDisk, DiskError};
+use speediso_sys::claim::DiskError;
 
-use crate::ctx::{Meter, TaskCtx};
-use crate::gptedit::{EDGE, Edges};
-use crate::single::OnDisk as _;
+use super::leg::Leg;
+use super::too_large;
+use crate::place::Place;
 
 /// Large enough that a disk works at its full rate, small enough to have several in flight in a small machine.
 pub(super) const CHUNK: usize = 2 << 20;
 
-/// A disk whose first and last MiB are held back.
+/// Disks of which each gets the same. One that fails is left alone; the others go on.
 pub(super) struct Target<'a> {
-    disk: &'a ClaimedDisk,
+    legs: Vec<Leg<'a>>,
     read_back: ReadBack,
-    kept: Mutex<Kept>,
-}
-
-struct Kept {
-    edges: Edges,
-    pieces: Vec<Piece>,
-}
-
-/// Something that was written, or that must be there.
-struct Piece {
-    offset: u64,
-    length: usize,
-    hash: blake3::Hash,
 }
 
 impl<'a> Target<'a> {
-    /// Takes the partition table away: from here on the disk is not what it was.
-    pub(super) fn begin(disk: &'a ClaimedDisk, read_back: ReadBack) -> Result<Self, Fault> {
-        let edges = Edges::zeroed(disk.size());
-        edges.write(disk)?;
-        Ok(Self { disk, read_back, kept: Mutex::new(Kept { edges, pieces: Vec::new() }) })
+    /// At least one leg.
+    pub(super) fn new(legs: Vec<Leg<'a>>, read_back: ReadBack) -> Self {
+        Self { legs, read_back }
     }
 
-    pub(super) fn disk(&self) -> &'a ClaimedDisk {
-        self.disk
+    /// Makes sure that none can be started from what was there. `false` if no disk is left.
+    pub(super) fn begin(&self) -> bool {
+        thread::scope(|scope| {
+            for leg in &self.legs {
+                scope.spawn(|| leg.clear().unwrap_or_else(|fault| leg.give_up(fault)));
+            }
+        });
+        self.is_working()
     }
 
-    /// Writes what belongs between the edges, and keeps the rest for the end. Whole sectors; any thread, any order.
+    pub(super) fn legs(&self) -> &[Leg<'a>] {
+        &self.legs
+    }
+
+    /// The smallest place: what the image must fit into.
+    pub(super) fn place(&self) -> Place<'a> {
+        let mut places = self.legs.iter().map(Leg::place);
+        let first = places.next().unwrap_or_else(|| unreachable!("a target has a disk"));
+        places.fold(first, |least, place| if place.size() < least.size() { place } else { least })
+    }
+
+    /// The only disk, if it is one.
+    pub(super) fn single(&self) -> Option<&Leg<'a>> {
+        match self.legs.as_slice() {
+            [leg] => Some(leg),
+            _ => None,
+        }
+    }
+
+    /// In bytes: a multiple of each disk's.
+    pub(super) fn sector_size(&self) -> u64 {
+        self.legs.iter().map(|leg| leg.place().sector_size()).max().unwrap_or(4096)
+    }
+
+    pub(super) fn check_size(&self, image: u64) -> Result<(), Fault> {
+        let place = self.place();
+        if image > place.size() { Err(too_large(image, place.size(), place.name())) } else { Ok(()) }
+    }
+
+    pub(super) fn check_sector_size(&self, image: Option<u32>) -> Result<(), Fault> {
+        self.legs.iter().try_for_each(|leg| check_sector_size(image, leg.place()))
+    }
+
+    /// Lets what was written survive a power cut. A disk that cannot is given up.
+    pub(super) fn flush(&self) {
+        thread::scope(|scope| {
+            for leg in self.legs.iter().filter(|leg| leg.broken().is_none()) {
+                scope.spawn(|| leg.place().flush().unwrap_or_else(|fault| leg.give_up(fault)));
+            }
+        });
+    }
+
+    /// The fault of a disk error that ended everything: that of the disk that failed last.
+    pub(super) fn fault(&self, error: &DiskError) -> Fault {
+        let last = self.legs.iter().rev().find_map(Leg::broken);
+        last.cloned().unwrap_or_else(|| self.place().disk().fault(error))
+    }
+
+    /// On all disks at once; an error only when none is left.
+    fn each(&self, act: impl Fn(&Leg<'a>) -> Result<(), DiskError> + Sync) -> Result<(), DiskError> {
+        if let [leg] = self.legs.as_slice() {
+            return act(leg);
+        }
+        let one = |leg: &Leg<'a>| act(leg).inspect_err(|error| leg.give_up(leg.place().disk().fault(error)));
+        let panicked = |leg: &Leg<'a>| {
+            let name = leg.place().name();
+            leg.give_up(Fault::new(FaultCode::Internal, format!("the thread that wrote to {name} panicked")));
+        };
+        let results: Vec<_> = thread::scope(|scope| {
+            let working = self.legs.iter().filter(|leg| leg.broken().is_none());
+            let threads: Vec<_> = working.map(|leg| (leg, scope.spawn(|| one(leg)))).collect();
+            let ended = threads.into_iter().map(|(leg, thread)| thread.join().map_err(|_| panicked(leg)).ok());
+            ended.flatten().collect()
+        });
+        if results.iter().any(Result::is_ok) { Ok(()) } else { results.into_iter().collect() }
+    }
+
+    /// Whether any disk is left to write to.
+    pub(super) fn is_working(&self) -> bool {
+        self.legs.iter().any(|leg| leg.broken().is_none())
+    }
+
+    /// Writes what may be written now, and keeps the rest for the end. Whole sectors; any thread, any order.
     pub(super) fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let tail_at = self.disk.size() - EDGE;
-        let end = offset + bytes.len() as u64;
-        let index = |at: u64| usize::try_from(at.clamp(offset, end) - offset).unwrap_or(bytes.len());
-        let (head, rest) = bytes.split_at(index(EDGE));
-        let (middle, tail) = rest.split_at(index(tail_at) - head.len());
-        if !head.is_empty() || !tail.is_empty() {
-            let mut kept = self.kept();
-            if let Ok(at) = usize::try_from(offset)
-                && !head.is_empty()
-            {
-                kept.edges.head[at..at + head.len()].copy_from_slice(head);
-            }
-            if let Ok(at) = usize::try_from(end - tail.len() as u64 - tail_at.min(end))
-                && !tail.is_empty()
-            {
-                kept.edges.tail[at..at + tail.len()].copy_from_slice(tail);
-            }
-        }
-        if !middle.is_empty() {
-            let at = offset + head.len() as u64;
-            self.disk.write_at(at, middle)?;
-            self.expect(at, middle);
-        }
-        Ok(())
+        let hash = (self.read_back != ReadBack::None).then(|| blake3::hash(bytes));
+        self.each(|leg| leg.put(offset, bytes, hash))
     }
 
     /// The same of bytes whose hash is known already.
     pub(super) fn put_hashed(&self, offset: u64, bytes: &[u8], hash: blake3::Hash) -> Result<(), DiskError> {
-        if !self.is_between_edges(offset, offset + bytes.len() as u64) {
-            return self.put(offset, bytes);
-        }
-        self.disk.write_at(offset, bytes)?;
-        self.expect_hash(offset, bytes.len(), hash);
-        Ok(())
+        let hash = (self.read_back != ReadBack::None).then_some(hash);
+        self.each(|leg| leg.put(offset, bytes, hash))
     }
 
-    /// Makes a range read as zeroes, by whatever the disk is quickest at. The edges do so until the end anyway.
+    /// Makes a range read as zeroes.
     pub(super) fn zero(&self, start: u64, end: u64) -> Result<(), DiskError> {
-        let (from, to) = (start.max(EDGE), end.min(self.disk.size() - EDGE));
-        if from < to {
-            self.disk.zero_out(from, to - from)?;
-            self.expect_zeroes(from, to);
-        }
-        Ok(())
+        self.each(|leg| {
+            let end = end.min(leg.place().size());
+            for gap in leg.zero(start.min(end), end)? {
+                self.expect_zeroes(leg, gap.start, gap.end);
+            }
+            Ok(())
+        })
     }
 
-    pub(super) fn is_between_edges(&self, start: u64, end: u64) -> bool {
-        start >= EDGE && end <= self.disk.size() - EDGE
-    }
-
-    fn expect(&self, offset: u64, bytes: &[u8]) {
+    /// Notes what is there already, and must be found there again.
+    pub(super) fn expect_hash(&self, leg: &Leg<'a>, offset: u64, length: usize, hash: blake3::Hash) {
         if self.read_back != ReadBack::None {
-            self.expect_hash(offset, bytes.len(), blake3::hash(bytes));
+            leg.expect(offset, length, hash);
         }
     }
 
-    /// Notes what must be read back at `offset`.
-    pub(super) fn expect_hash(&self, offset: u64, length: usize, hash: blake3::Hash) {
-        if self.read_back != ReadBack::None {
-            self.kept().pieces.push(Piece { offset, length, hash });
-        }
-    }
-
-    /// Notes zeroes that must be read back.
-    pub(super) fn expect_zeroes(&self, start: u64, end: u64) {
+    /// The same of zeroes. The range is plain.
+    pub(super) fn expect_zeroes(&self, leg: &Leg<'a>, start: u64, end: u64) {
         static ZEROES: LazyLock<blake3::Hash> = LazyLock::new(|| blake3::hash(&vec![0; CHUNK]));
-        let (mut at, end) = (start.max(EDGE), end.min(self.disk.size() - EDGE));
+        let mut at = start;
         while self.read_back != ReadBack::None && at < end {
             let length = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
             let hash = if length == CHUNK { *ZEROES } else { blake3::hash(&vec![0; length]) };
-            self.expect_hash(at, length, hash);
+            leg.expect(at, length, hash);
             at += length as u64;
         }
     }
-
-    /// Start and end as they are to be.
-    pub(super) fn into_edges(self) -> Edges {
-        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner).edges
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        // Every change is one copy or one push.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads what was written from the medium again.
-    pub(super) fn read_back(&self, ctx: &TaskCtx) -> Result<ReadBackDone, Fault> {
-        let disk = self.disk;
-        let mut pieces = std::mem::take(&mut self.kept().pieces);
-        pieces.sort_unstable_by_key(|p| p.offset);
-        let n = pieces.len();
-        let (chosen, seed): (Vec<usize>, Option<u64>) = match self.read_back {
-            ReadBack::None => {
-                return Ok(ReadBackDone {
-                    method: "not read back but for start and end (as ordered)".into(),
-                    facts: json!({"mode": "none"}),
-                });
-            }
-            ReadBack::Full => ((0..n).collect(), None),
-            ReadBack::Sample => {
-                let seed: u64 = rand::rng().random();
-                let mut chosen = sample(&mut StdRng::seed_from_u64(seed), n, n.div_ceil(16)).into_vec();
-                chosen.extend([0, n.saturating_sub(1)]);
-                chosen.sort_unstable();
-                chosen.dedup();
-                chosen.retain(|i| *i < n);
-                (chosen, Some(seed))
-            }
-        };
-        ctx.reporter.step_began("read back");
-        let total: u64 = chosen.iter().map(|i| pieces[*i].length as u64).sum();
-        let written: u64 = pieces.iter().map(|p| p.length as u64).sum();
-        let mut meter = Meter::new(ctx, "reading back", disk.name(), Some(total));
-        let mut buffer = AlignedBuffer::zeroed(pieces.iter().map(|p| p.length).max().unwrap_or(0));
-        let mut read = 0;
-        for piece in chosen.iter().map(|i| &pieces[*i]) {
-            ctx.cancel.check()?;
-            let bytes = &mut buffer[..piece.length];
-            disk.read_at(piece.offset, bytes).on(disk)?;
-            if blake3::hash(bytes) != piece.hash {
-                return Err(Fault::new(
-                    FaultCode::ReadBackMismatch,
-                    format!(
-                        "{} returns something else than was written between bytes {} and {}",
-                        disk.name(),
-                        piece.offset,
-                        piece.offset + piece.length as u64
-                    ),
-                ));
-            }
-            read += piece.length as u64;
-            meter.at(read);
-        }
-        ctx.reporter.step_ended("read back", &format!("{} compared", Bytes(read)));
-        Ok(ReadBackDone {
-            method: match seed {
-                None => "read back whole from the medium".into(),
-                Some(_) => format!("{} of {} read back from the medium", Bytes(read), Bytes(written)),
-            },
-            facts: json!({"mode": if seed.is_some() { "sample" } else { "full" }, "bytes": read, "seed": seed}),
-        })
-    }
 }
 
-pub(super) struct ReadBackDone {
-    pub(super) method: String,
-    pub(super) facts: Value,
+/// An image for one sector size written to a disk of another would never start, without an error.
+pub(super) fn check_sector_size(image: Option<u32>, place: Place<'_>) -> Result<(), Fault> {
+    match image.filter(|image| u64::from(*image) != place.sector_size()) {
+        None => Ok(()),
+        Some(image) => Err(Fault::new(
+            FaultCode::SectorSizeMismatch,
+            format!("the image is made for sectors of {image} bytes, {} has {}", place.name(), place.sector_size()),
+        )),
+    }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::image::ImageSource;
 use speediso_sys::buffer::AlignedBuffer;
-use speediso_sys::claim::{ClaimedDisk, DiskError};
+use speediso_sys::claim::DiskError;
 
 use super::source::source_fault;
 use super::target::{CHUNK, Target};
@@ -23,10 +23,10 @@ pub(super) enum WriteError {
 }
 
 impl WriteError {
-    pub(super) fn fault(self, image: &ImageSource, disk: &ClaimedDisk) -> Fault {
+    pub(super) fn fault(self, image: &ImageSource, target: &Target<'_>) -> Fault {
         match self {
             Self::Source(error) => source_fault(&error, image),
-            Self::Disk(error) => disk.fault(&error),
+            Self::Disk(error) => target.fault(&error),
             Self::Refused(fault) => fault,
         }
     }
@@ -83,7 +83,7 @@ pub(super) fn write_behind<T>(
             }
             Ok(())
         });
-        let sector = usize::try_from(target.disk().sector_size()).unwrap_or(CHUNK);
+        let sector = usize::try_from(target.sector_size()).unwrap_or(CHUNK);
         let writer = Writer { full, empty, sector };
         let filled = fill(&writer);
         drop(writer);

@@ -1,0 +1,206 @@
+//! Writing an image: onto whole disks, or into one partition.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::hints::RootDeviceHints;
+use crate::image::{ImageFormat, ImageSource};
+use crate::units::Bytes;
+
+/// More than any machine has bays, and few enough to keep a chunk for each in flight.
+const MOST_COPIES: usize = 63;
+/// What a GPT holds by default.
+const MOST_PARTITIONS: usize = 128;
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WriteImageTask {
+    pub device: RootDeviceHints,
+    /// Further disks that get the same image, from the same stream. One that fails reports its own outcome while the
+    /// others finish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<RootDeviceHints>,
+    pub image: ImageSource,
+    /// Write into this partition instead of over the whole disk: the image is one of a file system then, not of a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<PartitionName>,
+    /// Labels of partitions of the disk that stay as they are, to the byte. The image may have a partition of the same
+    /// label in the same place, whose content is left out, or nothing there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_partitions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Grow::is_no")]
+    pub grow: Grow,
+    /// Of the end of the disk, what a grown partition leaves to what comes later (a config drive).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leave_free: Option<Bytes>,
+    #[serde(default)]
+    pub read_back: ReadBack,
+    #[serde(default, skip_serializing_if = "WriteMode::is_full")]
+    pub mode: WriteMode,
+}
+
+/// Which partition; the table on the disk must have exactly one such.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionName {
+    /// Its place in the table, from 1.
+    Number(u32),
+    /// Its name in the table (GPT).
+    Label(String),
+    /// Its unique GUID.
+    Uuid(uuid::Uuid),
+}
+
+/// What becomes as large as its place, after the image has been written and read back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Grow {
+    /// Nothing; the system does it at its first start, or nobody.
+    #[default]
+    No,
+    /// The last partition of the table, up to the end of the disk.
+    Partition,
+    /// And its file system (ext2/3/4, XFS, btrfs, NTFS); with `partition`, that partition's file system.
+    FileSystem,
+}
+
+impl Grow {
+    pub(crate) fn is_no(&self) -> bool {
+        *self == Self::No
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadBack {
+    /// Every byte is read from the medium again and compared.
+    #[default]
+    Full,
+    /// One part in sixteen, at random, with start and end.
+    Sample,
+    None,
+}
+
+/// How much of the disk is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteMode {
+    /// All of it.
+    #[default]
+    Full,
+    /// Only chunks that differ from what the disk holds; needs a manifest. What is read from the disk counts only if
+    /// its BLAKE3 is the chunk's.
+    Delta,
+}
+
+impl WriteMode {
+    fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
+impl WriteImageTask {
+    /// The whole image over one whole disk, read back in full.
+    #[must_use]
+    pub fn new(device: RootDeviceHints, image: ImageSource) -> Self {
+        Self {
+            device,
+            copies: Vec::new(),
+            image,
+            partition: None,
+            keep_partitions: Vec::new(),
+            grow: Grow::No,
+            leave_free: None,
+            read_back: ReadBack::Full,
+            mode: WriteMode::Full,
+        }
+    }
+
+    /// Every disk's hints, in order.
+    pub fn devices(&self) -> impl Iterator<Item = &RootDeviceHints> {
+        std::iter::once(&self.device).chain(&self.copies)
+    }
+
+    /// What the fields say against one another; the image is looked at elsewhere.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.copies.len() > MOST_COPIES {
+            return Err(format!("copies: more than {MOST_COPIES}"));
+        }
+        if self.mode == WriteMode::Delta && self.image.format != ImageFormat::Manifest {
+            return Err("mode: delta needs an image of format manifest".into());
+        }
+        if self.mode == WriteMode::Delta && !self.copies.is_empty() {
+            return Err("mode: delta compares with one disk; copies needs mode full".into());
+        }
+        match &self.partition {
+            Some(_) if !self.keep_partitions.is_empty() => {
+                return Err("keep_partitions: a write into one partition keeps all others anyway".into());
+            }
+            Some(_) if self.grow == Grow::Partition => {
+                return Err("grow: partition is for whole-disk images; file_system grows what is in this one".into());
+            }
+            Some(PartitionName::Number(n)) if *n == 0 => return Err("partition.number: counted from 1".into()),
+            Some(PartitionName::Label(label)) => check_label(label).map_err(|e| format!("partition.label: {e}"))?,
+            Some(PartitionName::Number(_) | PartitionName::Uuid(_)) | None => {}
+        }
+        if self.leave_free.is_some() && (self.grow == Grow::No || self.partition.is_some()) {
+            return Err("leave_free: only says how far the last partition of a disk grows".into());
+        }
+        if self.keep_partitions.len() > MOST_PARTITIONS {
+            return Err(format!("keep_partitions: more than {MOST_PARTITIONS}"));
+        }
+        for (i, label) in self.keep_partitions.iter().enumerate() {
+            check_label(label).map_err(|e| format!("keep_partitions[{i}]: {e}"))?;
+            if self.keep_partitions[..i].contains(label) {
+                return Err(format!("keep_partitions[{i}]: {label:?} is named twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_label(label: &str) -> Result<(), &'static str> {
+    if label.is_empty() || label.encode_utf16().count() > 36 || label.chars().any(char::is_control) {
+        return Err("a partition's name has 1 to 36 characters and no control characters");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_that_contradict_one_another_are_named() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let good =
+            json!({"device": {"serial": "x"}, "image": {"url": "http://i/x", "digest": digest, "compression": "none"}});
+        let task = |more: serde_json::Value| -> WriteImageTask {
+            let mut task = good.clone();
+            task.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            serde_json::from_value(task).expect("well-formed")
+        };
+        for more in [
+            json!({}),
+            json!({"partition": {"label": "root"}, "grow": "file_system"}),
+            json!({"keep_partitions": ["data", "home"], "grow": "partition", "leave_free": 1 << 26}),
+            json!({"copies": [{"serial": "y"}]}),
+        ] {
+            task(more.clone()).check().unwrap_or_else(|e| panic!("{more}: {e}"));
+        }
+        for (more, word) in [
+            (json!({"mode": "delta"}), "mode"),
+            (json!({"partition": {"label": "root"}, "keep_partitions": ["data"]}), "keep_partitions"),
+            (json!({"partition": {"number": 0}}), "partition.number"),
+            (json!({"partition": {"label": ""}}), "partition.label"),
+            (json!({"partition": {"number": 1}, "grow": "partition"}), "grow"),
+            (json!({"keep_partitions": ["a", "b", "a"]}), "keep_partitions[2]"),
+            (json!({"keep_partitions": ["a\nb"]}), "keep_partitions[0]"),
+            (json!({"leave_free": 1 << 30}), "leave_free"),
+        ] {
+            let error = task(more.clone()).check().expect_err("refused");
+            assert!(error.starts_with(word), "{more}: {error}");
+        }
+    }
+}
