@@ -31,6 +31,11 @@ pub(crate) async fn add(client: &Client, file: &Path, name: Option<String>, json
     let mut part = json!({"url": stored.url, "digest": stored.digest, "compression": compression});
     match looks {
         Looks::Qcow2 => part["format"] = json!(ImageFormat::Qcow2),
+        Looks::Tar => part["format"] = json!(ImageFormat::Tar),
+        // What is inside of it only its name says here.
+        Looks::Compressed(_) if ImageFormat::by_name(&name) == ImageFormat::Tar => {
+            part["format"] = json!(ImageFormat::Tar);
+        }
         Looks::Other(what) => eprintln!("speediso: {} is {what}: no agent writes that to a disk", file.display()),
         Looks::Compressed(_) | Looks::Plain => {}
     }

@@ -151,6 +151,7 @@ fn file_info(path: &Path) -> Result<Value> {
         Looks::Compressed(compression) => {
             json!({"format": "raw", "compression": compression.name(), "file_size": size})
         }
+        Looks::Tar => json!({"format": "tar", "file_size": size}),
         Looks::Other(name) => json!({"format": name, "file_size": size, "writable": "no agent writes this to a disk"}),
         Looks::Qcow2 => {
             let header = Header::parse(&start[..start.len().min(HEADER_PROBE)])?;
@@ -211,6 +212,7 @@ impl Source {
                 let size = header.virtual_size;
                 Ok(Self { disk: Box::new(GuestReader::new(header, file, length)?), size: Some(size) })
             }
+            Looks::Tar => bail!("it is an archive of files: no disk to be packed"),
             Looks::Other(name) => bail!("it is {name}: convert it with qemu-img convert -O raw"),
         }
     }

@@ -10,6 +10,7 @@ pub const PROBE_LENGTH: usize = 512;
 pub enum Looks {
     Compressed(Compression),
     Qcow2,
+    Tar,
     /// A format that is not a plain disk image, by name: it must never be written as one.
     Other(&'static str),
     /// Nothing that is known: bytes of a disk, presumably.
@@ -25,14 +26,13 @@ const COMPRESSED: [(&[u8], Compression); 5] = [
 ];
 
 /// The formats that people mistake for raw images, by their magic.
-const OTHERS: [(usize, &[u8], &str); 7] = [
-    (0, b"KDMV", "VMDK"),
-    (0, b"# Disk DescriptorFile", "VMDK descriptor"),
-    (0, b"conectix", "VHD"),
-    (0, b"vhdxfile", "VHDX"),
-    (0, b"MSWIM\0\0\0", "WIM"),
-    (0, &[0x02, 0x21, 0x4c, 0x18], "legacy lz4"),
-    (257, b"ustar", "tar"),
+const OTHERS: [(&[u8], &str); 6] = [
+    (b"KDMV", "VMDK"),
+    (b"# Disk DescriptorFile", "VMDK descriptor"),
+    (b"conectix", "VHD"),
+    (b"vhdxfile", "VHDX"),
+    (b"MSWIM\0\0\0", "WIM"),
+    (&[0x02, 0x21, 0x4c, 0x18], "legacy lz4"),
 ];
 
 /// Looks at the first [`PROBE_LENGTH`] bytes, or fewer if there are no more.
@@ -49,10 +49,11 @@ pub fn looks(start: &[u8]) -> Looks {
     if let Some((_, compression)) = COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Looks::Compressed(*compression);
     }
-    OTHERS
-        .iter()
-        .find(|(at, magic, _)| start.get(*at..).is_some_and(|rest| rest.starts_with(magic)))
-        .map_or(Looks::Plain, |(_, _, name)| Looks::Other(name))
+    // POSIX.1-2017, pax: the magic of an archive's first header.
+    if start.get(257..262) == Some(b"ustar") {
+        return Looks::Tar;
+    }
+    OTHERS.iter().find(|(magic, _)| start.starts_with(magic)).map_or(Looks::Plain, |(_, name)| Looks::Other(name))
 }
 
 /// In words.
@@ -60,6 +61,7 @@ fn name(looks: Looks) -> &'static str {
     match looks {
         Looks::Compressed(compression) => compression.name(),
         Looks::Qcow2 => "qcow2",
+        Looks::Tar => "tar",
         Looks::Other(name) => name,
         Looks::Plain => "none of the formats that are known",
     }
@@ -84,9 +86,13 @@ pub fn agree(compression: Compression, format: ImageFormat, start: &[u8]) -> Res
 /// In words, when they are not what the order says.
 pub fn agree_decoded(format: ImageFormat, start: &[u8]) -> Result<(), String> {
     match (format, looks(start)) {
-        (ImageFormat::Raw, Looks::Plain) | (ImageFormat::Qcow2, Looks::Qcow2) | (ImageFormat::Manifest, _) => Ok(()),
+        (ImageFormat::Raw, Looks::Plain)
+        | (ImageFormat::Qcow2, Looks::Qcow2)
+        | (ImageFormat::Tar, Looks::Tar)
+        | (ImageFormat::Manifest, _) => Ok(()),
         (ImageFormat::Raw, found) => Err(format!("the order says it is a raw disk image, but it is {}", name(found))),
         (ImageFormat::Qcow2, found) => Err(format!("the order says qcow2, but it is {}", name(found))),
+        (ImageFormat::Tar, found) => Err(format!("the order says tar, but it is {}", name(found))),
     }
 }
 

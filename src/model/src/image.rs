@@ -147,7 +147,7 @@ impl Compression {
     pub fn by_name(name: &str) -> Self {
         let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
         match () {
-            () if ends(&[".gz", ".gzip"]) => Self::Gzip,
+            () if ends(&[".gz", ".gzip", ".tgz"]) => Self::Gzip,
             () if ends(&[".zst", ".zstd"]) => Self::Zstd,
             () if ends(&[".xz"]) => Self::Xz,
             () if ends(&[".bz2"]) => Self::Bzip2,
@@ -169,6 +169,8 @@ pub enum ImageFormat {
     /// Ours: a manifest whose chunks are fetched, verified and written one by one (docs/image-manifest.md). The digest is
     /// the manifest's, which covers all of them.
     Manifest,
+    /// Files, to be unpacked into a new file system of a partition.
+    Tar,
 }
 
 impl ImageFormat {
@@ -178,6 +180,7 @@ impl ImageFormat {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Manifest => "manifest",
+            Self::Tar => "tar",
         }
     }
 
@@ -191,6 +194,7 @@ impl ImageFormat {
         match () {
             () if plain.ends_with(".qcow2") => Self::Qcow2,
             () if plain.ends_with(".json") => Self::Manifest,
+            () if plain.ends_with(".tar") || name.ends_with(".tgz") => Self::Tar,
             () => Self::Raw,
         }
     }

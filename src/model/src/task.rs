@@ -8,7 +8,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
 use crate::units::{Bytes, MIB};
-pub use crate::write_image::{Grow, PartitionName, ReadBack, WriteImageTask, WriteMode};
+pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, PartitionName, ReadBack, WriteImageTask, WriteMode};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

@@ -28,6 +28,9 @@ pub struct WriteImageTask {
     /// label in the same place, whose content is left out, or nothing there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_partitions: Vec<String>,
+    /// What is made in the partition first, for images of format `tar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<NewFileSystem>,
     #[serde(default, skip_serializing_if = "Grow::is_no")]
     pub grow: Grow,
     /// Of the end of the disk, what a grown partition leaves to what comes later (a config drive).
@@ -49,6 +52,46 @@ pub enum PartitionName {
     Label(String),
     /// Its unique GUID.
     Uuid(uuid::Uuid),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewFileSystem {
+    pub kind: FileSystemKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// By which the installed system finds it; a random one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<uuid::Uuid>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileSystemKind {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl FileSystemKind {
+    /// As the kernel and the tools call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// Bytes of a label.
+    fn longest_label(self) -> usize {
+        match self {
+            Self::Ext4 => 16,
+            Self::Xfs => 12,
+            Self::Btrfs => 255,
+        }
+    }
 }
 
 /// What becomes as large as its place, after the image has been written and read back.
@@ -108,6 +151,7 @@ impl WriteImageTask {
             copies: Vec::new(),
             image,
             partition: None,
+            file_system: None,
             keep_partitions: Vec::new(),
             grow: Grow::No,
             leave_free: None,
@@ -143,6 +187,7 @@ impl WriteImageTask {
             Some(PartitionName::Label(label)) => check_label(label).map_err(|e| format!("partition.label: {e}"))?,
             Some(PartitionName::Number(_) | PartitionName::Uuid(_)) | None => {}
         }
+        self.check_tar()?;
         if self.leave_free.is_some() && (self.grow == Grow::No || self.partition.is_some()) {
             return Err("leave_free: only says how far the last partition of a disk grows".into());
         }
@@ -154,6 +199,37 @@ impl WriteImageTask {
             if self.keep_partitions[..i].contains(label) {
                 return Err(format!("keep_partitions[{i}]: {label:?} is named twice"));
             }
+        }
+        Ok(())
+    }
+}
+
+impl WriteImageTask {
+    fn check_tar(&self) -> Result<(), String> {
+        let Some(new) = &self.file_system else {
+            return if self.image.format == ImageFormat::Tar {
+                Err("file_system: files need one to be unpacked into".into())
+            } else {
+                Ok(())
+            };
+        };
+        if self.image.format != ImageFormat::Tar {
+            return Err("file_system: an image of this format brings its own".into());
+        }
+        if self.partition.is_none() || !self.copies.is_empty() || self.grow != Grow::No {
+            return Err("file_system: goes into one partition of one disk, and fills it".into());
+        }
+        if let Some(label) = &new.label
+            && (label.is_empty()
+                || label.len() > new.kind.longest_label()
+                || label.starts_with('-')
+                || label.chars().any(|c| c.is_control() || c == '/'))
+        {
+            return Err(format!(
+                "file_system.label: {label:?} is no label for {} (1 to {} bytes)",
+                new.kind.name(),
+                new.kind.longest_label()
+            ));
         }
         Ok(())
     }
@@ -176,6 +252,8 @@ mod tests {
         let digest = format!("sha256:{}", "0".repeat(64));
         let good =
             json!({"device": {"serial": "x"}, "image": {"url": "http://i/x", "digest": digest, "compression": "none"}});
+        let mut tar = good["image"].clone();
+        tar["format"] = json!("tar");
         let task = |more: serde_json::Value| -> WriteImageTask {
             let mut task = good.clone();
             task.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -186,6 +264,7 @@ mod tests {
             json!({"partition": {"label": "root"}, "grow": "file_system"}),
             json!({"keep_partitions": ["data", "home"], "grow": "partition", "leave_free": 1 << 26}),
             json!({"copies": [{"serial": "y"}]}),
+            json!({"partition": {"number": 2}, "file_system": {"kind": "ext4", "label": "root"}, "image": tar}),
         ] {
             task(more.clone()).check().unwrap_or_else(|e| panic!("{more}: {e}"));
         }
@@ -198,6 +277,13 @@ mod tests {
             (json!({"keep_partitions": ["a", "b", "a"]}), "keep_partitions[2]"),
             (json!({"keep_partitions": ["a\nb"]}), "keep_partitions[0]"),
             (json!({"leave_free": 1 << 30}), "leave_free"),
+            (json!({"partition": {"number": 2}, "image": tar}), "file_system"),
+            (json!({"partition": {"number": 2}, "file_system": {"kind": "xfs"}}), "file_system"),
+            (json!({"file_system": {"kind": "xfs"}, "image": tar}), "file_system"),
+            (
+                json!({"partition": {"number": 2}, "file_system": {"kind": "xfs", "label": "far too long for it"}, "image": tar}),
+                "file_system.label",
+            ),
         ] {
             let error = task(more.clone()).check().expect_err("refused");
             assert!(error.starts_with(word), "{more}: {error}");

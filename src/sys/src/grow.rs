@@ -43,7 +43,7 @@ impl Growable {
     /// `Unsupported` when the kernel has no driver for it; else what the kernel says, of a file system with errors for
     /// instance.
     pub fn grow(self, device: &Path, size: u64) -> io::Result<()> {
-        let root = mount_apart(self.driver(), device).map_err(|e| match e.raw_os_error() {
+        let root = mount_apart(self.driver(), device, true).map_err(|e| match e.raw_os_error() {
             Some(libc::ENODEV) => io::ErrorKind::Unsupported.into(),
             _ => e,
         })?;

@@ -21,4 +21,5 @@ pub mod nics;
 pub mod peek;
 pub mod power;
 pub mod roots;
+pub mod volume;
 pub mod window;

@@ -189,6 +189,7 @@ fn served(bytes: &[u8], format: ImageFormat, dir: &Path) -> (Server, ImageSource
             tool("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", raw.to_str().unwrap(), to.to_str().unwrap()]);
             ("qcow2", to)
         }
+        ImageFormat::Tar => panic!("files are not a disk"),
         ImageFormat::Manifest => {
             let options = PackOptions { chunk_size: Some(1 << 20), level: Some(1), key: None, name: None };
             pack(&mut &bytes[..], None, &options, &dir.join("packed"), &mut |_| {}).unwrap();

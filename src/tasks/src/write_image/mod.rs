@@ -12,6 +12,7 @@ mod room;
 mod source;
 mod stream;
 mod table;
+mod tar;
 mod target;
 mod writer;
 
@@ -112,6 +113,7 @@ impl Opened {
             ImageFormat::Raw => Stream::open(image, target, ctx).map(Self::Stream),
             ImageFormat::Manifest => Chunked::open(image, target, ctx).map(|c| Self::Chunked(Box::new(c))),
             ImageFormat::Qcow2 => Qcow2::open(image, target, ctx).map(|q| Self::Qcow2(Box::new(q))),
+            ImageFormat::Tar => Err(Fault::new(FaultCode::Internal, "files are not written as a disk")),
         }
     }
 
@@ -160,10 +162,15 @@ fn run(task: &WriteImageTask, disks: &[ClaimedDisk], rooms: &[Room], ctx: &TaskC
             .notice("an interrupted run of this task is not taken up: the image is written from its start again");
     }
     let legs = disks.iter().zip(rooms).map(|(disk, room)| Leg::new(place(disk, room)?, room));
-    let target = match legs.collect::<Result<_, _>>() {
-        Ok(legs) => Target::new(legs, task.read_back),
+    let legs: Result<Vec<Leg<'_>>, Fault> = legs.collect();
+    let legs = match legs {
+        Ok(legs) => legs,
         Err(fault) => return unchanged(fault),
     };
+    if task.image.format == ImageFormat::Tar {
+        return legs.iter().map(|leg| tar::run(task, leg, ctx)).collect();
+    }
+    let target = Target::new(legs, task.read_back);
     let opened = Opened::open(&task.image, &target, ctx).and_then(|opened| {
         fits(task, &opened, &target, rooms)?;
         Ok(opened)
@@ -301,13 +308,13 @@ fn complete(
     };
     leg.write_inner()?;
     let grown = match (task.grow, last) {
-        (Grow::FileSystem, Some(last)) if last.end <= place.size() - EDGE => {
+        (Grow::FileSystem, Some(last)) if last.start >= EDGE && last.end <= place.size() - EDGE => {
             let partition = Place::part(place.disk(), last.start, last.end - last.start);
             let grown = file_system::grow(partition.ok_or_else(outside)?)?;
             edges.write(place)?;
             Some(grown)
         }
-        // Its end, or its start, is among what was held back.
+        // Its start or its end is among what was held back.
         (Grow::FileSystem, last) => {
             edges.write(place)?;
             let whole = (place.start(), place.start() + place.size());

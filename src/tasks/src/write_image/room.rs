@@ -58,6 +58,10 @@ impl Room {
                 act("take the partition table away".into()),
                 act(format!("write the image {image} over the whole disk, its start last")),
             ],
+            Self::Partition(entry) if let Some(new) = &task.file_system => vec![
+                act(format!("empty start and end of partition {} {:?}", entry.number, entry.label())),
+                act(format!("make a new {} in it and unpack {image} there", new.kind.name())),
+            ],
             Self::Partition(entry) => vec![
                 act(format!("empty start and end of partition {} {:?}", entry.number, entry.label())),
                 act(format!("write the image {image} over this partition, its start last")),
