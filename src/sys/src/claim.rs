@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::time::Duration;
 
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::{Rejection, describe, unusable};
@@ -203,13 +204,15 @@ impl ClaimedDisk {
     /// When the kernel declines, because a partition is in use for instance.
     pub fn reread_table(&self) -> Result<bool, DiskError> {
         const TRIES: u32 = 20;
+        // The kernel reads the disk for it.
+        let _asked = self.ask("re-reading the partition table", 0, self.size());
         for attempt in 1.. {
             match ioctl::reread_partitions(&self.file) {
                 Ok(()) => return Ok(true),
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
                 // Whoever watches for new disks (udev) holds the partitions for a moment.
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) && attempt < TRIES => {
-                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    std::thread::sleep(Duration::from_millis(100));
                 }
                 Err(e) => return Err(self.error("re-reading the partition table", 0, 0, e)),
             }
@@ -225,12 +228,20 @@ impl ClaimedDisk {
     }
 
     /// The fault for an error on this disk. The errno is not trusted: a disk that was pulled shows as ENOSPC or EIO,
-    /// so the device is looked at again.
+    /// so the device is looked at again, for a moment, since its requests fail before the kernel takes it away.
     #[must_use]
     pub fn fault(&self, error: &DiskError) -> Fault {
+        const LOOKS: u32 = 10;
+        const BETWEEN: Duration = Duration::from_millis(100);
+        let stays = || {
+            (0..LOOKS).all(|look| {
+                std::thread::sleep(if look == 0 { Duration::ZERO } else { BETWEEN });
+                self.is_still_there()
+            })
+        };
         let code = match error {
             DiskError::Misaligned { .. } => FaultCode::Internal,
-            _ if self.is_still_there() => FaultCode::DiskIo,
+            _ if stays() => FaultCode::DiskIo,
             _ => FaultCode::DiskVanished,
         };
         Fault::from_error(code, error)
@@ -266,6 +277,8 @@ impl ClaimedDisk {
 }
 
 fn open_exclusively(disk: &Disk) -> Result<File, Fault> {
+    // Opening may read: a partition table that the kernel has not seen yet.
+    let _asked = inflight::ask("opening", &disk.name, 0, disk.size.0);
     // O_EXCL on a block device without O_CREAT: fails with EBUSY if the kernel or anybody has claimed it (open(2)).
     let open = || {
         OpenOptions::new()
