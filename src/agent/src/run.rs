@@ -48,6 +48,9 @@ pub struct RunArgs {
     /// Where journal and lock are kept
     #[arg(long, value_name = "DIR", default_value = "/run/speediso")]
     state_dir: PathBuf,
+    /// How long a disk may take to answer one request before the task is given up as unknown
+    #[arg(long, value_name = "SECONDS", default_value_t = DISK_PATIENCE.as_secs(), value_parser = clap::value_parser!(u64).range(5..))]
+    disk_patience: u64,
     /// More log
     #[arg(long)]
     debug: bool,
@@ -147,7 +150,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         probe: std::env::current_exe().ok(),
         boot_mac: None,
         build: build::read(),
-        disk_patience: DISK_PATIENCE,
+        disk_patience: Duration::from_secs(args.disk_patience),
     };
     let engine = Engine::start(&state, surroundings)?;
     let shown = tokio::spawn(console::show_progress(engine.clone()));
