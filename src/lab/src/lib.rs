@@ -16,6 +16,7 @@ mod lab;
 mod log;
 mod machine;
 mod namespace;
+pub mod nbd;
 mod process;
 mod programs;
 mod record;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::accel::Accel;
-use super::spec::{Bus, Disk, Firmware, MachineSpec, Start};
+use super::spec::{Bus, Disk, Firmware, MachineSpec, Medium, Start};
 use crate::error::{LabError, Result};
 use crate::lab::Plug;
 
@@ -114,12 +114,18 @@ fn add_disks(args: &mut Args, spec: &MachineSpec) {
         args.add("-device", "qemu-xhci,id=xhci");
     }
     for (n, disk) in spec.disks.iter().enumerate() {
-        // `unsafe` leaves flushing to the host's page cache: a guest's data outlives the guest, which is all that is
-        // asked here, and a flush costs nothing. What is at stake when the host loses power is not tested this way.
-        args.add(
-            "-drive",
-            format!("if=none,id=drive{n},format=raw,cache=unsafe,discard=unmap,file={}", quoted(&disk.path)),
-        );
+        let medium = match &disk.medium {
+            // `unsafe` leaves flushing to the host's page cache: a guest's data outlives the guest, which is all that is
+            // asked here, and a flush costs nothing. What is at stake when the power fails is tested with NBD.
+            Medium::File(path) => format!("cache=unsafe,file={}", quoted(path)),
+            Medium::Nbd(socket) => {
+                format!("cache=none,file.driver=nbd,file.server.type=unix,file.server.path={}", quoted(socket))
+            }
+        };
+        args.add("-drive", format!("if=none,id=drive{n},format=raw,discard=unmap,{medium}"));
+        if disk.hot_plug && disk.bus != Bus::Scsi {
+            args.add("-device", format!("pcie-root-port,id=slot{n},chassis={0},slot={0}", n + 1));
+        }
         args.add("-device", device(spec, disk, n));
     }
 }
@@ -136,6 +142,13 @@ fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
         Bus::UsbRemovable => format!("usb-storage,bus=xhci.0,drive=drive{n},serial={serial},removable=on"),
     };
     device.push_str(&format!(",id=disk{n}"));
+    if disk.hot_plug && disk.bus != Bus::Scsi {
+        device.push_str(&format!(",bus=slot{n}"));
+    }
+    // By itself QEMU stops a machine whose disk is full. Its NVMe disks always report, and do not know the words.
+    if matches!(disk.medium, Medium::Nbd(_)) && disk.bus != Bus::Nvme {
+        device.push_str(",werror=report,rerror=report");
+    }
     // OVMF drops every boot entry of a disk from its order as soon as there is any boot index but none for that disk,
     // an operating system's own entry too. With one, entries of the same disk stay in the order that the variables say.
     if matches!(spec.start, Start::Network | Start::Disk) {
@@ -149,6 +162,9 @@ fn check(spec: &MachineSpec) -> Result<()> {
     for (n, disk) in spec.disks.iter().enumerate() {
         if disk.bus == Bus::Ahci && n > 5 {
             return wrong("AHCI has six ports");
+        }
+        if disk.hot_plug && !matches!(disk.bus, Bus::Virtio | Bus::Nvme | Bus::Scsi) {
+            return wrong("only virtio, NVMe and SCSI disks can be pulled out here");
         }
         if disk.sector_size != 512 && matches!(disk.bus, Bus::Ahci | Bus::UsbRemovable) {
             return wrong("QEMU's AHCI and USB disks have 512-byte sectors only");
@@ -208,11 +224,29 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_disk_reports_and_can_be_pulled() {
+        let spec = MachineSpec::new("m")
+            .disk(Disk::nbd("/s0", "S0").hot_plug())
+            .disk(Disk::nbd("/s1", "S1").bus(Bus::Nvme))
+            .disk(Disk::nbd("/s2", "S2").bus(Bus::Scsi).hot_plug());
+        let line = built(&spec).unwrap();
+        for part in [
+            "id=drive0,format=raw,discard=unmap,cache=none,file.driver=nbd,file.server.type=unix,file.server.path=/s0",
+            "pcie-root-port,id=slot0,chassis=1,slot=1",
+            "id=disk0,bus=slot0,werror=report,rerror=report",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+        assert!(!line.contains("id=disk1,werror") && !line.contains("slot2"), "{line}");
+    }
+
+    #[test]
     fn what_qemu_would_quietly_ignore_is_refused() {
         let wrong = [
             Disk::new("/d", "S").bus(Bus::Ahci).sector_size(4096),
             Disk::new("/d", "S").wwn(1),
             Disk::new("/d", "123456789012345678901"),
+            Disk::new("/d", "S").bus(Bus::Ahci).hot_plug(),
         ];
         for disk in wrong {
             assert!(built(&MachineSpec::new("m").disk(disk.clone())).is_err(), "{disk:?}");

@@ -26,17 +26,42 @@ pub enum Bus {
 
 #[derive(Clone, Debug)]
 pub struct Disk {
-    pub(super) path: PathBuf,
+    pub(super) medium: Medium,
     pub(super) bus: Bus,
     pub(super) serial: String,
     pub(super) wwn: Option<u64>,
     pub(super) sector_size: u32,
+    pub(super) hot_plug: bool,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, Debug)]
+pub(super) enum Medium {
+    File(PathBuf),
+    /// An NBD server's socket, whose errors are the disk's.
+    Nbd(PathBuf),
 }
 
 impl Disk {
     /// A raw image file as a virtio disk with 512-byte sectors.
     pub fn new(path: impl Into<PathBuf>, serial: &str) -> Self {
-        Self { path: path.into(), bus: Bus::Virtio, serial: serial.to_owned(), wwn: None, sector_size: 512 }
+        Self::of(Medium::File(path.into()), serial)
+    }
+
+    /// The same of an NBD server that listens at a socket. The machine sees its errors and the disk's write cache.
+    pub fn nbd(socket: impl Into<PathBuf>, serial: &str) -> Self {
+        Self::of(Medium::Nbd(socket.into()), serial)
+    }
+
+    fn of(medium: Medium, serial: &str) -> Self {
+        Self { medium, bus: Bus::Virtio, serial: serial.to_owned(), wwn: None, sector_size: 512, hot_plug: false }
+    }
+
+    /// In a slot of its own, out of which it can be pulled.
+    #[must_use]
+    pub fn hot_plug(mut self) -> Self {
+        self.hot_plug = true;
+        self
     }
 
     #[must_use]
