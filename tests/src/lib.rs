@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bad;
 mod disk;
 mod ramdisk;
 mod ssh;
