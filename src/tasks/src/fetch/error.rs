@@ -20,6 +20,8 @@ pub(crate) enum FetchError {
     Stalled(u64),
     #[error("the server sent more than the {announced} bytes it announced")]
     Long { announced: u64 },
+    #[error("it has more than the {0} bytes that such a file may have")]
+    TooLong(u64),
     #[error("{0}")]
     Refused(String),
     #[error("what the server has changed while it was fetched: {0}")]
@@ -46,6 +48,7 @@ impl FetchError {
             Self::Unreachable(_) | Self::Broken(_) | Self::Stalled(_) => FaultCode::ImageUnreachable,
             Self::Short { .. } => FaultCode::ImageTruncated,
             Self::Long { .. } => FaultCode::ImageTrailingData,
+            Self::TooLong(_) => FaultCode::ImageFormat,
             Self::Refused(_) | Self::NoRanges => FaultCode::ImageRefused,
             Self::Changed(_) => FaultCode::ImageChanged,
             Self::Cancelled => FaultCode::Cancelled,

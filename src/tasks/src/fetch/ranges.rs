@@ -117,11 +117,14 @@ impl Ranges {
             What::Range { .. } if !answer.partial => return Err(FetchError::NoRanges),
             What::Range { length, .. } => (Some(length), length),
             What::Whole { limit } if answer.total.is_some_and(|total| total > limit) => {
-                return Err(FetchError::Refused(format!("it is larger than {limit} bytes")));
+                return Err(FetchError::TooLong(limit));
             }
             What::Whole { limit } => (answer.total, answer.total.unwrap_or(limit)),
         };
-        self.take(answer, most, into).await?;
+        self.take(answer, most, into).await.map_err(|error| match error {
+            FetchError::Long { .. } if announced.is_none() => FetchError::TooLong(most),
+            other => other,
+        })?;
         match announced.filter(|announced| (into.len() as u64) < *announced) {
             Some(announced) => Err(FetchError::Short { got: into.len() as u64, announced }),
             None => Ok(()),
