@@ -161,8 +161,11 @@ fn block_size(sector: u64) -> Result<LogicalBlockSize, Fault> {
 pub(crate) fn open(edges: Edges, sector: u64) -> Result<GptDisk<Edges>, Fault> {
     let lb_size = block_size(sector)?;
     let tail_end = edges.tail.len() - usize::try_from(sector).unwrap_or_default();
-    for header in [edges.head.get(usize::try_from(sector).unwrap_or_default()..), edges.tail.get(tail_end..)] {
-        check_shape(header.unwrap_or_default())?;
+    let sectors = edges.size / sector;
+    for (lba, header) in
+        [(1, edges.head.get(usize::try_from(sector).unwrap_or_default()..)), (sectors - 1, edges.tail.get(tail_end..))]
+    {
+        check_shape(header.unwrap_or_default(), lba, sectors)?;
     }
     // The crate asserts where it could refuse.
     catch_unwind(AssertUnwindSafe(|| {
@@ -171,8 +174,9 @@ pub(crate) fn open(edges: Edges, sector: u64) -> Result<GptDisk<Edges>, Fault> {
     .unwrap_or_else(|_| Err(broken("it is made in a way that is not understood")))
 }
 
-/// What is taken on trust elsewhere: UEFI 2.10, table 5-5, the number of entries at 80, the size of each at 84.
-fn check_shape(header: &[u8]) -> Result<(), Fault> {
+/// What is taken on trust elsewhere: UEFI 2.10, table 5-5, the header's own sector at 24, the other one's at 32, the first
+/// and the last usable one at 40 and 48, the number of entries at 80, the size of each at 84.
+fn check_shape(header: &[u8], lba: u64, sectors: u64) -> Result<(), Fault> {
     const MOST: u32 = 1024;
     if !header.starts_with(b"EFI PART") {
         return Ok(());
@@ -181,6 +185,14 @@ fn check_shape(header: &[u8]) -> Result<(), Fault> {
     let (entries, size) = (word(80), word(84));
     if size != 128 || entries > MOST {
         return Err(broken(format!("it has {entries} entries of {size} bytes")));
+    }
+    let long = |at: usize| u64::from(word(at + 4)) << 32 | u64::from(word(at));
+    let (own, other, first, last) = (long(24), long(32), long(40), long(48));
+    if first > last || last >= sectors {
+        return Err(broken(format!("its usable sectors are {first} to {last}, the disk has {sectors}")));
+    }
+    if own != lba || (lba == 1 && other <= last) || (lba > 1 && other != 1) {
+        return Err(broken(format!("its header stands in sector {lba}, says {own}, and that the other is in {other}")));
     }
     Ok(())
 }
@@ -235,12 +247,13 @@ pub(crate) fn finish(
         put_where_numbered(&mut edges, header_at, sector, &numbered)?;
     }
     let sectors = u32::try_from(edges.size / sector - 1).unwrap_or(u32::MAX);
-    // UEFI 2.10, 5.2.3: the record of type EE covers the disk, or as much as 32 bits can say.
-    for record in 0..4 {
-        let at = 446 + 16 * record;
-        if edges.head[at + 4] == 0xee {
-            edges.head[at + 12..at + 16].copy_from_slice(&sectors.to_le_bytes());
-        }
+    // UEFI 2.10, 5.2.3: the record of type EE covers the disk, or as much as 32 bits can say. Beside others (a hybrid MBR)
+    // it covers what they leave, and stays as it is.
+    let records = [446, 462, 478, 494];
+    if let [at] = records.into_iter().filter(|at| edges.head[at + 4] != 0).collect::<Vec<usize>>()[..]
+        && edges.head[at + 4] == 0xee
+    {
+        edges.head[at + 12..at + 16].copy_from_slice(&sectors.to_le_bytes());
     }
     Ok(edges)
 }
@@ -359,6 +372,16 @@ mod tests {
             edges.head[512 + at..512 + at + 4].copy_from_slice(&word.to_le_bytes());
             assert_eq!(open(edges, 512).expect_err("refused").code, FaultCode::PartitionTable);
         }
+        // The places of a disk's own backup are computed from the last one: it must not be the last that there can be.
+        for (first, last) in [(34, u64::MAX), (34, 32_768), (40_000, 34), (u64::MAX, 0)] {
+            let start = image(16 * MIB, 512);
+            let mut edges = Edges::zeroed(16 * MIB);
+            edges.head.copy_from_slice(&start[..EDGE_LENGTH]);
+            edges.head[512 + 40..512 + 48].copy_from_slice(&u64::to_le_bytes(first));
+            edges.head[512 + 48..512 + 56].copy_from_slice(&u64::to_le_bytes(last));
+            let fault = open(edges, 512).expect_err("refused");
+            assert!(fault.to_string().contains("usable sectors"), "{fault}");
+        }
     }
 
     #[test]
@@ -379,3 +402,6 @@ mod tests {
         assert_eq!(finish(disk, 512, outside).expect_err("outside").code, FaultCode::PartitionTable);
     }
 }
+
+#[cfg(test)]
+mod hostile;
