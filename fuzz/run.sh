@@ -14,7 +14,7 @@ fi
 
 seeds() {
     local dir=$1 n=0
-    mkdir -p corpus/{qcow2,manifest,decoders}
+    mkdir -p corpus/{qcow2,manifest,decoders,container}
     { head -c 20000 /dev/urandom; head -c 40000 /dev/zero; yes 'all work and no play' | head -c 40000 || true; } >"$dir/disk"
     truncate -s 131072 "$dir/disk"
     for options in '' '-c' '-o compat=0.10' '-c -o compression_type=zstd'; do
@@ -28,6 +28,11 @@ seeds() {
         { printf '%b' "\\x$n"; "$program" -c "$dir/disk" 2>/dev/null || cat "$dir/disk"; } >"corpus/decoders/seed-$program"
         n=$((n + 1))
     done
+    for seed in corpus/qcow2/seed-0 corpus/decoders/seed-*; do
+        # Without the byte that chooses the decoder, but for qcow2, which has none.
+        case $seed in */qcow2/*) skip=1 ;; *) skip=2 ;; esac
+        head -c 600 "$seed" | tail -c "+$skip" >"corpus/container/$(basename "$seed")"
+    done
     # shellcheck disable=SC2016 # nothing is to be expanded
     sed -n '/^```json$/,/^```$/p' ../docs/image-manifest.md | sed '1d;$d' >corpus/manifest/seed-json
     sha256sum "$dir/disk" | sed 's,  .*,  disk.img,' >corpus/manifest/seed-list
@@ -37,7 +42,7 @@ seeds() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 seeds "$work"
-for target in qcow2 manifest decoders; do
+for target in qcow2 manifest decoders container; do
     echo "fuzz: $target for ${FUZZ_SECONDS:-60} s"
     if ! cargo +nightly fuzz run --target x86_64-unknown-linux-gnu "$target" -- \
         -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=512 -timeout=20 -max_len=262144 -print_final_stats=1 \
