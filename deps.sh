@@ -26,9 +26,9 @@ grub-common: making boot loader images
 mtools: filling EFI system partitions without mounting
 dosfstools: making and checking FAT
 e2fsprogs: making and checking ext4
-xfsprogs: file systems that must be recognised, and grow
+xfsprogs: file systems that must be recognised, captured and grown
 btrfs-progs: file systems that grow
-ntfs-3g: file systems that grow
+ntfs-3g: NTFS, made, captured and grown
 gdisk: checking partition tables independently
 fdisk: losetup and sfdisk in the tests
 util-linux: loop devices in the tests

@@ -10,3 +10,4 @@ pub mod gptgeometry;
 pub mod manifest;
 pub mod qcow2;
 pub mod trust;
+pub mod used;

@@ -100,6 +100,10 @@ fault_codes! {
     ImageFormat, "image-format", Operator, "the image is not what the order says; check format and compression";
     ImageTooLarge, "image-too-large", Operator, "choose a larger disk or a smaller image";
     ImageWindow, "image-window-too-large", Operator, "compress with a smaller window, or name max_window in the task";
+    // Uploads
+    UploadBroken, "upload-broken", Transient, "the way to the image's server broke; no image is there; order again";
+    UploadRefused, "upload-refused", Operator, "the server did not take the image; check its address, permissions and free space, and whether one of this name is there already";
+    UploadMismatch, "upload-mismatch", Operator, "the server does not hold what was sent to it, and no image is there; look at the server, then order again";
     // Verification
     ReadBackMismatch, "read-back-mismatch", Hardware, "the disk does not return what was written; replace it";
     VerifyFailed, "verify-failed", Hardware, "what was done could not be seen afterwards; look at the device";

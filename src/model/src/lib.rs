@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod build;
+pub mod capture;
 pub mod event;
 pub mod fault;
 pub mod hints;

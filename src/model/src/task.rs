@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::CaptureTask;
 use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
@@ -22,6 +23,8 @@ pub enum Task {
     Partition(PartitionTask),
     /// Stream a disk image onto a disk.
     WriteImage(WriteImageTask),
+    /// Make an image of a disk, or of one of its partitions, and store it.
+    Capture(CaptureTask),
     /// Add the partition from which cloud-init learns who the machine is.
     ConfigDrive(ConfigDriveTask),
     /// Make the firmware boot the disk.
@@ -226,6 +229,7 @@ impl Task {
             Self::Wipe(_) => "wipe",
             Self::Partition(_) => "partition",
             Self::WriteImage(_) => "write_image",
+            Self::Capture(_) => "capture",
             Self::ConfigDrive(_) => "config_drive",
             Self::BootEntry(_) => "boot_entry",
             Self::Power(_) => "power",
@@ -238,6 +242,7 @@ impl Task {
         let mut task = self.clone();
         match &mut task {
             Self::WriteImage(task) => task.image.redact(),
+            Self::Capture(task) => task.to.redact(),
             Self::ConfigDrive(task) => {
                 task.image.as_mut().map(ImageSource::redact);
                 for text in task.content.iter_mut().flat_map(|c| [&mut c.user_data, &mut c.network]).flatten() {
@@ -254,7 +259,7 @@ impl Task {
     pub fn is_destructive(&self) -> bool {
         match self {
             Self::Wipe(_) | Self::Partition(_) | Self::WriteImage(_) | Self::ConfigDrive(_) => true,
-            Self::Inventory(_) | Self::BootEntry(_) | Self::Power(_) => false,
+            Self::Inventory(_) | Self::Capture(_) | Self::BootEntry(_) | Self::Power(_) => false,
         }
     }
 
@@ -267,7 +272,7 @@ impl Task {
     #[must_use]
     pub fn on_interrupt(&self) -> OnInterrupt {
         match self {
-            Self::Inventory(_) | Self::Wipe(_) | Self::WriteImage(_) => OnInterrupt::Safe,
+            Self::Inventory(_) | Self::Wipe(_) | Self::WriteImage(_) | Self::Capture(_) => OnInterrupt::Safe,
             // Their plan is made anew from the table as it is then.
             Self::Partition(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => OnInterrupt::Reconcile,
             Self::Power(_) => OnInterrupt::Never,
@@ -316,6 +321,10 @@ impl Task {
             Self::WriteImage(task) => {
                 task.devices().try_for_each(hinted)?;
                 task.check().and_then(|()| validate_image(&task.image)).or_else(invalid)
+            }
+            Self::Capture(task) => {
+                hinted(&task.device)?;
+                task.check().or_else(invalid)
             }
             Self::ConfigDrive(task) => {
                 hinted(&task.device)?;

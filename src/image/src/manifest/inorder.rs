@@ -82,8 +82,13 @@ where
 /// How many threads to use when each holds some `per_thread` bytes.
 pub(super) fn threads(per_thread: usize) -> NonZero<usize> {
     const MEMORY: usize = 256 << 20;
+    threads_within(MEMORY, per_thread)
+}
+
+/// The same where there is less memory.
+pub(super) fn threads_within(memory: usize, per_thread: usize) -> NonZero<usize> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    NonZero::new(cores.min(MEMORY / per_thread.max(1))).unwrap_or(NonZero::<usize>::MIN)
+    NonZero::new(cores.min(memory / per_thread.max(1))).unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// Buffers to be used again: the allocator of musl would give each large one back to the kernel.

@@ -27,7 +27,7 @@ use speediso_model::plan::hex;
 pub use chunk::{ChunkDecoder, decode_chunk};
 pub use directory::{ImageDirectory, SignedBy, VerifySummary, verify};
 pub use index::{Chunk, HEADER_LENGTH, Index, Stored, Totals};
-pub use pack::{PackOptions, PackSummary, pack};
+pub use pack::{PackOptions, PackSource, PackSummary, PackedFiles, pack, pack_to};
 pub use sign::{KeyError, PublicKey, SIGNATURE_SUFFIX, SigningKey};
 
 pub const MANIFEST_NAME: &str = "manifest.json";
@@ -103,6 +103,8 @@ pub enum StoreError {
     SourceShort { found: u64, expected: u64 },
     #[error("the disk image goes on after the {expected} bytes that it was to have")]
     SourceLong { expected: u64 },
+    #[error("the packed data is not taken any more")]
+    Sink { source: io::Error },
     #[error("the disk image cannot be packed")]
     Unpackable(#[source] ManifestError),
     #[error("setting up zstd")]

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write as _};
+use std::io::{self, BufWriter, Read, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use super::chunk::{ChunkEncoder, Packed};
 use super::index::{self, Entry};
-use super::inorder::{Pool, in_order, threads};
+use super::inorder::{Pool, in_order, threads, threads_within};
 use super::{
     ChunkCompression, DEFAULT_CHUNK_SIZE, DEFAULT_NAME, Geometry, MANIFEST_NAME, MAX_CHUNK_SIZE, Names,
     SIGNATURE_SUFFIX, SigningKey, StoreError, check_geometry, make,
@@ -61,58 +62,90 @@ pub fn pack(
     let names = Names::new(options.name.unwrap_or(DEFAULT_NAME)).map_err(StoreError::Unpackable)?;
     let mut target = Target::begin(out)?;
     let mut disk = Disk { source, chunk_size, expected: disk_size, read: 0, sector_size: None, ended: false };
-    let mut store = Store::create(&target.path(&names.data))?;
-    let pool = Pool::default();
-    in_order(
-        // Three items at most, and a compressed one beside the one at work.
-        threads(4 * chunk_size as usize),
-        || {
-            let chunk = disk.next(pool.take())?;
-            progress(disk.read);
-            Ok(chunk)
-        },
-        || {
-            let mut encoder = ChunkEncoder::new(options.level).map_err(StoreError::Zstd)?;
-            let pool = &pool;
-            Ok(move |chunk| {
-                let (packed, spare) = encoder.encode(chunk, pool.take());
-                pool.give(spare);
-                Ok(packed)
-            })
-        },
-        |packed| {
-            if let Some(buffer) = store.add(packed)? {
-                pool.give(buffer);
-            }
-            Ok(())
-        },
-    )?;
-    let geometry = Geometry {
-        disk_size: disk.read,
-        sector_size: disk.sector_size,
-        chunk_size,
-        compression: if options.level.is_some() { ChunkCompression::Zstd } else { ChunkCompression::None },
-    };
+    let data = target.path(&names.data);
+    let file = File::create_new(&data).map_err(StoreError::io("creating", &data))?;
+    // Compressed chunks may be small; large ones go past the buffer.
+    let mut store = Store::new(BufWriter::with_capacity(1 << 20, file), |e| StoreError::io("writing", &data)(e));
+    // Three items at most, and a compressed one beside the one at work.
+    store.fill(threads(4 * chunk_size as usize), options.level, |buffer| {
+        let chunk = disk.next(buffer)?;
+        progress(disk.read);
+        Ok(chunk.map(Cut::Bytes))
+    })?;
+    let geometry = geometry(disk.read, disk.sector_size, chunk_size, options);
     check_geometry(geometry.disk_size, geometry.sector_size, chunk_size).map_err(StoreError::Unpackable)?;
-    let (entries, data_size) = store.finish()?;
-    let mut index = index::header(geometry, data_size).to_vec();
-    index.extend_from_slice(&entries);
-    target.write(&names.index, &index)?;
-    let manifest = make(geometry, names, data_size, blake3::hash(&index), options.key.map(SigningKey::public));
-    let json = manifest.to_json().map_err(StoreError::Unpackable)?;
+    let (file, contents) = store.finish();
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+    file.and_then(|file| file.sync_all()).map_err(StoreError::io("writing", &data))?;
+    let files = contents.name(geometry, names, options.key)?;
+    target.write(&files.index_name, &files.index)?;
     if let Some(key) = options.key {
-        target.write(&format!("{MANIFEST_NAME}{SIGNATURE_SUFFIX}"), key.sign(&json).as_bytes())?;
+        target.write(&format!("{MANIFEST_NAME}{SIGNATURE_SUFFIX}"), key.sign(&files.manifest).as_bytes())?;
     }
-    target.finish(&json)?;
-    let mut hash = crate::digest::Hasher::new(speediso_model::image::DigestAlgorithm::Sha256);
-    hash.update(&json);
-    Ok(PackSummary {
-        disk_size: geometry.disk_size,
-        chunk_size,
-        chunks: manifest.chunk_count(),
-        manifest_sha256: hash.digest(),
-        data_size,
-    })
+    target.finish(&files.manifest)?;
+    Ok(files.summary)
+}
+
+/// A disk that says itself where it holds nothing.
+pub trait PackSource {
+    /// In bytes.
+    fn size(&self) -> u64;
+
+    /// Fills `chunk` with the disk's bytes from `offset` on. `false`: all of them are to be zero, `chunk` is not used.
+    ///
+    /// # Errors
+    /// Ends the packing.
+    fn read(&mut self, offset: u64, chunk: &mut [u8]) -> io::Result<bool>;
+}
+
+/// What belongs beside the data once all of it was written.
+#[derive(Clone, Debug)]
+pub struct PackedFiles {
+    pub index_name: String,
+    pub index: Vec<u8>,
+    /// The bytes of `manifest.json`.
+    pub manifest: Vec<u8>,
+    pub summary: PackSummary,
+}
+
+/// Packs a disk without a directory: the data goes to `data` as it is made, index and manifest are given back. Nothing
+/// is flushed or finished here; `options.key` is not used.
+///
+/// # Errors
+/// [`StoreError::Source`] when the disk cannot be read, [`StoreError::Sink`] when `data` takes no more.
+pub fn pack_to(
+    source: &mut dyn PackSource,
+    sector_size: Option<u32>,
+    options: &PackOptions<'_>,
+    data: &mut (dyn Write + Send),
+    progress: &mut dyn FnMut(u64),
+) -> Result<PackedFiles, StoreError> {
+    /// It runs on machines that may have no more than 256 MiB.
+    const MEMORY: usize = 64 << 20;
+    let size = source.size();
+    let chunk_size = options.chunk_size.unwrap_or_else(|| suitable_chunk_size(Some(size)));
+    check_geometry(size, sector_size, chunk_size).map_err(StoreError::Unpackable)?;
+    let names = Names::new(options.name.unwrap_or(DEFAULT_NAME)).map_err(StoreError::Unpackable)?;
+    let mut store = Store::new(data, |source| StoreError::Sink { source });
+    let mut at = 0;
+    store.fill(threads_within(MEMORY, 4 * chunk_size as usize), options.level, |mut buffer| {
+        let length = (size - at).min(chunk_size.into());
+        if length == 0 {
+            return Ok(None);
+        }
+        buffer.resize(usize::try_from(length).unwrap_or_default(), 0);
+        let found = source.read(at, &mut buffer).map_err(|source| StoreError::Source { at, source })?;
+        at += length;
+        progress(at);
+        Ok(Some(if found { Cut::Bytes(buffer) } else { Cut::Zero }))
+    })?;
+    let (_, contents) = store.finish();
+    contents.name(geometry(size, sector_size, chunk_size, options), names, None)
+}
+
+fn geometry(disk_size: u64, sector_size: Option<u32>, chunk_size: u32, options: &PackOptions<'_>) -> Geometry {
+    let compression = if options.level.is_some() { ChunkCompression::Zstd } else { ChunkCompression::None };
+    Geometry { disk_size, sector_size, chunk_size, compression }
 }
 
 fn suitable_chunk_size(disk_size: Option<u64>) -> u32 {
@@ -171,10 +204,16 @@ impl Disk<'_> {
     }
 }
 
+/// A piece of the disk, before it is packed.
+enum Cut {
+    Zero,
+    Bytes(Vec<u8>),
+}
+
 /// The data file and the index in the making.
-struct Store {
-    path: PathBuf,
-    file: BufWriter<File>,
+struct Store<W, E> {
+    data: W,
+    failed: E,
     size: u64,
     entries: Vec<u8>,
     /// The first chunk with each hash, by the hash's first half: 24 bytes a chunk. Two hashes that share it cost a
@@ -182,17 +221,39 @@ struct Store {
     known: HashMap<u128, u32>,
 }
 
-impl Store {
-    fn create(path: &Path) -> Result<Self, StoreError> {
-        let file = File::create_new(path).map_err(StoreError::io("creating", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            // Compressed chunks may be small; large ones go past the buffer.
-            file: BufWriter::with_capacity(1 << 20, file),
-            size: 0,
-            entries: Vec::new(),
-            known: HashMap::new(),
-        })
+impl<W: Write + Send, E: Fn(io::Error) -> StoreError + Send> Store<W, E> {
+    fn new(data: W, failed: E) -> Self {
+        Self { data, failed, size: 0, entries: Vec::new(), known: HashMap::new() }
+    }
+
+    /// Packs what `feed` gives, which is handed a buffer to use again, until there is no more.
+    fn fill(
+        &mut self,
+        threads: NonZero<usize>,
+        level: Option<i32>,
+        mut feed: impl FnMut(Vec<u8>) -> Result<Option<Cut>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let pool = Pool::default();
+        in_order(
+            threads,
+            || feed(pool.take()),
+            || {
+                let mut encoder = ChunkEncoder::new(level).map_err(StoreError::Zstd)?;
+                let pool = &pool;
+                Ok(move |cut| {
+                    let Cut::Bytes(chunk) = cut else { return Ok(Packed::Zero) };
+                    let (packed, spare) = encoder.encode(chunk, pool.take());
+                    pool.give(spare);
+                    Ok(packed)
+                })
+            },
+            |packed| {
+                if let Some(buffer) = self.add(packed)? {
+                    pool.give(buffer);
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Gives back the buffer, if there is one.
@@ -206,7 +267,7 @@ impl Store {
             return Ok(Some(stored));
         }
         let length = u32::try_from(stored.len()).unwrap_or(MAX_CHUNK_SIZE);
-        self.file.write_all(&stored).map_err(StoreError::io("writing", &self.path))?;
+        self.data.write_all(&stored).map_err(&self.failed)?;
         let number = self.entries.len() / index::ENTRY_LENGTH;
         self.known.entry(first_half(&hash)).or_insert_with(|| u32::try_from(number).unwrap_or(u32::MAX));
         Entry { offset: self.size, length, hash: *hash.as_bytes() }.write(&mut self.entries);
@@ -220,10 +281,34 @@ impl Store {
         (entry.hash == *hash.as_bytes()).then_some(entry)
     }
 
-    fn finish(self) -> Result<(Vec<u8>, u64), StoreError> {
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error);
-        file.and_then(|file| file.sync_all()).map_err(StoreError::io("writing", &self.path))?;
-        Ok((self.entries, self.size))
+    fn finish(self) -> (W, Contents) {
+        (self.data, Contents { entries: self.entries, data_size: self.size })
+    }
+}
+
+/// What there is to say of a data file that was written.
+struct Contents {
+    entries: Vec<u8>,
+    data_size: u64,
+}
+
+impl Contents {
+    fn name(self, geometry: Geometry, names: Names, key: Option<&SigningKey>) -> Result<PackedFiles, StoreError> {
+        let mut index = index::header(geometry, self.data_size).to_vec();
+        index.extend_from_slice(&self.entries);
+        let index_name = names.index.clone();
+        let manifest = make(geometry, names, self.data_size, blake3::hash(&index), key.map(SigningKey::public));
+        let json = manifest.to_json().map_err(StoreError::Unpackable)?;
+        let mut hash = crate::digest::Hasher::new(speediso_model::image::DigestAlgorithm::Sha256);
+        hash.update(&json);
+        let summary = PackSummary {
+            disk_size: geometry.disk_size,
+            chunk_size: geometry.chunk_size,
+            chunks: manifest.chunk_count(),
+            manifest_sha256: hash.digest(),
+            data_size: self.data_size,
+        };
+        Ok(PackedFiles { index_name, index, manifest: json, summary })
     }
 }
 
