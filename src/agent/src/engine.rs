@@ -28,7 +28,7 @@ use speediso_sys::clock;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::inflight;
 use speediso_sys::roots::Roots;
-use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
+use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx, Uploads};
 use tokio::sync::watch;
 
 use crate::journal::Journal;
@@ -112,6 +112,8 @@ impl std::fmt::Debug for Engine {
 
 struct Inner {
     surroundings: Mutex<Surroundings>,
+    /// Whose image store takes captures.
+    controller: Mutex<Option<String>>,
     runtime: tokio::runtime::Handle,
     state: Mutex<State>,
     /// Counts what is new to tell; doors wait for it.
@@ -152,6 +154,7 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(Inner {
                 surroundings: Mutex::new(surroundings),
+                controller: Mutex::new(None),
                 runtime: tokio::runtime::Handle::current(),
                 state: Mutex::new(State {
                     journal,
@@ -182,6 +185,11 @@ impl Engine {
     /// After enrolment images are fetched with the session's certificate.
     pub fn set_http(&self, http: reqwest::Client) {
         self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).http = http;
+    }
+
+    /// From now on tasks may send images to its store.
+    pub fn set_controller(&self, url: String) {
+        *self.inner.controller.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
     }
 
     #[must_use]
@@ -380,6 +388,7 @@ impl Engine {
 
     fn context(&self, run: RunId, cancel: Cancel) -> TaskCtx {
         let surroundings = self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let controller = self.inner.controller.lock().unwrap_or_else(PoisonError::into_inner).clone();
         TaskCtx {
             roots: surroundings.roots,
             scope: surroundings.scope,
@@ -391,6 +400,7 @@ impl Engine {
             boot_mac: surroundings.boot_mac,
             build: surroundings.build,
             patience: Patience::default(),
+            uploads: controller.map(|controller| Uploads { controller, run }),
             resuming: false,
         }
     }
@@ -481,6 +491,7 @@ pub fn capabilities() -> Vec<Capability> {
         capability("wipe", true, OnInterrupt::Safe, schema::<t::WipeTask>()),
         capability("partition", true, OnInterrupt::Reconcile, schema::<t::PartitionTask>()),
         capability("write_image", true, OnInterrupt::Safe, schema::<t::WriteImageTask>()),
+        capability("capture", false, OnInterrupt::Safe, schema::<speediso_model::capture::CaptureTask>()),
         capability("config_drive", true, OnInterrupt::Reconcile, schema::<t::ConfigDriveTask>()),
         capability("boot_entry", false, OnInterrupt::Reconcile, schema::<t::BootEntryTask>()),
         capability("power", false, OnInterrupt::Never, schema::<t::PowerTask>()),

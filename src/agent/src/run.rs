@@ -186,6 +186,7 @@ pub fn inventory() -> Result<Inventory, Fault> {
         boot_mac: None,
         build: build::read(),
         patience: speediso_tasks::ctx::Patience::default(),
+        uploads: None,
         resuming: false,
     };
     Ok(speediso_tasks::collect_inventory(&ctx))

@@ -28,6 +28,11 @@ pub mod path {
     pub const START: &str = "/v1/agent/runs/{run}/start";
     pub const END: &str = "/v1/agent/runs/{run}/end";
 
+    /// What a capture that was begun sends to the image store. The manifest, last, makes an image of it.
+    pub const CAPTURE_DATA: &str = "/v1/agent/runs/{run}/capture/data";
+    pub const CAPTURE_INDEX: &str = "/v1/agent/runs/{run}/capture/index";
+    pub const CAPTURE_MANIFEST: &str = "/v1/agent/runs/{run}/capture/manifest";
+
     // For operators, with the bearer token.
     pub const NODES: &str = "/v1/nodes";
     pub const NODE: &str = "/v1/nodes/{node}";

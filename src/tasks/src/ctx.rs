@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use speediso_model::build::BuildInfo;
 use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::id::RunId;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
 use tokio::sync::watch;
@@ -66,6 +67,14 @@ impl Cancel {
     }
 }
 
+/// A controller, and the run for which it takes something.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    /// `https://host:port`
+    pub controller: String,
+    pub run: RunId,
+}
+
 /// Everything a task may use.
 #[derive(Clone)]
 pub struct TaskCtx {
@@ -83,6 +92,8 @@ pub struct TaskCtx {
     pub boot_mac: Option<String>,
     pub build: BuildInfo,
     pub patience: Patience,
+    /// Who takes what this run sends to the image store; none without a controller.
+    pub uploads: Option<Uploads>,
     /// The same task was begun before in this boot and did not come to its end.
     pub resuming: bool,
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod boot_entry;
+mod capture;
 mod config_drive;
 pub mod ctx;
 mod fetch;
@@ -39,6 +40,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
         Task::Wipe(task) => wipe::plan(task, ctx),
         Task::Partition(task) => partition::plan(task, ctx),
         Task::WriteImage(task) => write_image::plan(task, ctx),
+        Task::Capture(task) => capture::plan(task, ctx),
         Task::ConfigDrive(task) => config_drive::plan(task, ctx),
         Task::BootEntry(task) => boot_entry::plan(task, ctx),
         Task::Power(task) => Ok(power::plan(task)),
@@ -58,6 +60,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
         Task::Partition(task) => partition::execute(task, expected, ctx),
         Task::WriteImage(task) => write_image::execute(task, expected, ctx),
+        Task::Capture(task) => capture::execute(task, expected, ctx),
         Task::ConfigDrive(task) => config_drive::execute(task, expected, ctx),
         Task::BootEntry(task) => boot_entry::execute(task, expected, ctx),
         Task::Power(task) => power::execute(task, expected),

@@ -127,6 +127,7 @@ impl Native {
         let client = Client::new(&self.controller, &self.pins, Some(&identity))?;
         let (images, _) = tls::client(&self.pins, Some(&identity), Validity::Checked, Purpose::Images)?;
         engine.set_http(images);
+        engine.set_controller(self.controller.clone());
 
         let inventory = tokio::task::spawn_blocking({
             let engine = engine.clone();

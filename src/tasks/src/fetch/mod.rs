@@ -60,7 +60,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    fn pause(&self, tries: u32) -> Duration {
+    pub(crate) fn pause(&self, tries: u32) -> Duration {
         self.first_pause.saturating_mul(1 << tries.min(16)).min(self.longest_pause)
     }
 }

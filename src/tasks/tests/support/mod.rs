@@ -166,6 +166,7 @@ impl Bench {
             probe: None,
             boot_mac: None,
             build: BuildInfo::default(),
+            uploads: None,
             resuming: false,
             patience: Patience {
                 connect: Duration::from_secs(5),
