@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::plan::hex;
+use speediso_model::units;
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 
@@ -22,6 +23,9 @@ use crate::token;
 
 /// An upload that stands still for so long is given up.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// After so many bytes one looks again whether there is room.
+const CHECK_ROOM: u64 = 64 << 20;
 
 /// Uploads in the making; removed at start, for they belonged to a controller that is gone.
 const PARTIAL: &str = ".upload-";
@@ -65,6 +69,30 @@ impl ImageStore {
         self.directory.join(format!("sha256-{sha256}"))
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A name for what is in the making.
+    pub(crate) fn partial(&self) -> Result<PathBuf, ApiError> {
+        Ok(self.directory.join(format!("{PARTIAL}{}", &token::new().map_err(Failure::from)?[..16])))
+    }
+
+    /// Writes a stream of bytes, whole and onto the medium, or leaves nothing. Size and SHA-256 of it.
+    pub(crate) async fn receive<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        partial: &Path,
+        bound: Bound,
+        stream: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<(u64, String), ApiError> {
+        let written = write(partial, bound, stream).await;
+        if written.is_err() {
+            // The first error is the one to tell.
+            let _ = tokio::fs::remove_file(partial).await;
+        }
+        Ok(written?)
+    }
+
     /// Stores a stream of bytes under this name.
     ///
     /// # Errors
@@ -76,16 +104,8 @@ impl ImageStore {
         stream: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<Image, ApiError> {
         check_name(name)?;
-        let partial = self.directory.join(format!("{PARTIAL}{}", &token::new().map_err(Failure::from)?[..16]));
-        let written = write(&partial, stream).await;
-        let (size, sha256) = match written {
-            Ok(written) => written,
-            Err(fault) => {
-                // The first error is the one to tell.
-                let _ = tokio::fs::remove_file(&partial).await;
-                return Err(fault.into());
-            }
-        };
+        let partial = self.partial()?;
+        let (size, sha256) = self.receive(&partial, Bound::default(), stream).await?;
         let keep = async {
             tokio::fs::rename(&partial, self.path(&sha256)).await?;
             File::open(&*self.directory).await?.sync_all().await
@@ -108,14 +128,38 @@ impl ImageStore {
     }
 }
 
+/// How large an upload may be, besides that it leaves some room on the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bound {
+    pub(crate) most: Option<u64>,
+    pub(crate) may_be_empty: bool,
+}
+
+/// A disk that is full to its last byte stops more than uploads.
+fn check_room(path: &Path) -> Result<(), Fault> {
+    const ENOUGH: u64 = 1 << 30;
+    // What cannot be asked for is noticed when it is written.
+    let Some(room) = path.parent().and_then(|directory| nix::sys::statvfs::statvfs(directory).ok()) else {
+        return Ok(());
+    };
+    let (free, all) = (room.blocks_available() * room.fragment_size(), room.blocks() * room.fragment_size());
+    if free < ENOUGH.min(all / 20) {
+        let message = format!("the image store has {} left; the upload was given up", units::Bytes(free));
+        return Err(Fault::new(FaultCode::StoreFull, message));
+    }
+    Ok(())
+}
+
 async fn write<E: std::error::Error + Send + Sync + 'static>(
     path: &Path,
+    bound: Bound,
     stream: impl Stream<Item = Result<Bytes, E>>,
 ) -> Result<(u64, String), Fault> {
     let io = |e: std::io::Error| Fault::from_error(FaultCode::Io, &e);
     let mut file = BufWriter::with_capacity(1024 * 1024, File::create(path).await.map_err(io)?);
     let mut hash = Sha256::new();
     let mut size = 0u64;
+    let mut unchecked = u64::MAX;
     let mut stream = std::pin::pin!(stream);
     loop {
         let next = tokio::time::timeout(IDLE, stream.next()).await;
@@ -130,9 +174,17 @@ async fn write<E: std::error::Error + Send + Sync + 'static>(
         })?;
         hash.update(&chunk);
         size += chunk.len() as u64;
+        if let Some(most) = bound.most.filter(|most| size > *most) {
+            return Err(Fault::new(FaultCode::UploadRefused, format!("it has more than {most} bytes")));
+        }
+        unchecked = unchecked.saturating_add(chunk.len() as u64);
+        if unchecked > CHECK_ROOM {
+            check_room(path)?;
+            unchecked = 0;
+        }
         file.write_all(&chunk).await.map_err(io)?;
     }
-    if size == 0 {
+    if size == 0 && !bound.may_be_empty {
         return Err(Fault::new(FaultCode::ImageTruncated, "the upload is empty; nothing was stored"));
     }
     file.flush().await.map_err(io)?;

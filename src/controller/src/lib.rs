@@ -7,6 +7,7 @@
 
 pub mod boot_script;
 pub mod ca;
+pub mod captures;
 mod dashboard;
 pub mod http;
 pub mod images;

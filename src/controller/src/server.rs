@@ -99,6 +99,9 @@ impl Server {
         let service =
             Service { store: Arc::clone(&store), wakes: Arc::new(Wakes::default()), ca, site: Arc::new(site) };
         let state = AppState { service, images, operator, boot_files: Arc::new(settings.boot_files) };
+        // Captures that went on when the controller ended may go on now; others are over.
+        let swept = state.images.sweep(&state.service).await;
+        swept.map_err(|e| anyhow::anyhow!("clearing the image store: {}", e.fault))?;
         let now = store.read().await?.now();
         let tls = RustlsConfig::from_config(server_config(&state.service.ca, &names, now)?);
 

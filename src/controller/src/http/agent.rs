@@ -81,7 +81,11 @@ pub(super) async fn end(
     Part(run): Part<RunId>,
     Body(request): Body<EndRequest>,
 ) -> Answer<EndAnswer> {
-    Ok(Json(app.service.end(agent(caller)?, run, request).await?))
+    let answer = app.service.end(agent(caller)?, run, request).await?;
+    if !app.service.is_running(run).await? {
+        app.images.forget(run).await?;
+    }
+    Ok(Json(answer))
 }
 
 pub(super) async fn events(

@@ -34,7 +34,7 @@ impl ApiError {
     }
 
     /// For requests where any refusal is a conflict with the state of things.
-    pub(super) fn conflict(mut self) -> Self {
+    pub(crate) fn conflict(mut self) -> Self {
         if self.status == StatusCode::FORBIDDEN || self.status == StatusCode::BAD_REQUEST {
             self.status = StatusCode::CONFLICT;
         }
@@ -53,6 +53,7 @@ fn status_of(code: FaultCode) -> StatusCode {
         | FaultCode::PlanMismatch
         | FaultCode::LeaseLost
         | FaultCode::NotArmed => StatusCode::CONFLICT,
+        FaultCode::StoreFull => StatusCode::INSUFFICIENT_STORAGE,
         FaultCode::CmdlineTruncated | FaultCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

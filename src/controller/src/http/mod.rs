@@ -3,6 +3,7 @@
 mod agent;
 mod auth;
 mod boot;
+mod captures;
 mod error;
 mod extract;
 pub mod files;

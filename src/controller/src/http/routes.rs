@@ -21,7 +21,7 @@ use speediso_model::inventory::Inventory;
 use speediso_model::order::Order;
 
 use super::auth::{Audience, gate};
-use super::{ApiError, AppState, agent, images, openapi, operator};
+use super::{ApiError, AppState, agent, captures, images, openapi, operator};
 
 const KIB: usize = 1024;
 
@@ -131,6 +131,9 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(p(), path::EVENTS, AnyAgent, "deliver events and progress", post(agent::events)).body::<EventsRequest>().answer::<EventsAnswer>().up_to(4096 * KIB),
         Route::new(p(), path::START, Agent, "permission to begin, stored before it is answered", post(agent::start)).body::<StartRequest>().answer::<Lease>().up_to(1024 * KIB),
         Route::new(p(), path::END, AnyAgent, "the end of a run", post(agent::end)).body::<EndRequest>().answer::<EndAnswer>().up_to(4096 * KIB),
+        Route::new(u(), path::CAPTURE_DATA, Agent, "the data of an image that a run was ordered to make", put(captures::data)).answer::<ImageView>().streamed(),
+        Route::new(u(), path::CAPTURE_INDEX, Agent, "its index", put(captures::index)).answer::<ImageView>().streamed(),
+        Route::new(u(), path::CAPTURE_MANIFEST, Agent, "its manifest, which puts it into the store", put(captures::manifest)).answer::<ImageView>().streamed(),
 
         Route::new(g(), path::NODES, Operator, "all machines", get(operator::nodes)).answer::<List<NodeView>>(),
         Route::new(p(), path::NODES, Operator, "record a machine that was not seen yet", post(operator::create_node)).body::<CreateNodeRequest>().answer::<NodeView>(),

@@ -2,6 +2,7 @@
 
 mod agent;
 mod boot;
+mod capture;
 mod enrol;
 mod lapse;
 mod operator;

@@ -176,6 +176,7 @@ async fn judge(response: Response, asked: Option<&reqwest::Url>, shown: &str) ->
     if status.is_success() {
         return Ok(body);
     }
+    // 507 too is an answer that stays the same.
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
         || (status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE);
     let code = if passing { FaultCode::UploadBroken } else { FaultCode::UploadRefused };
