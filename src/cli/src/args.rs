@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use speediso_model::hints::RootDeviceHints;
 
 /// Provision bare-metal machines through a Speediso controller.
 ///
@@ -115,6 +116,8 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// Order an image to be made of a disk or a partition of a machine, once; the disk is only read
+    Capture(CaptureArgs),
     /// List the orders
     Orders,
     /// Show one order with its tasks
@@ -216,6 +219,37 @@ pub(crate) enum ImageCommand {
 }
 
 #[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("to").required(true).args(["name", "url"]))]
+pub(crate) struct CaptureArgs {
+    #[arg(value_name = "MACHINE")]
+    pub(crate) node: String,
+    /// Root device hints, such as serial=S4EWNX0M
+    #[arg(long, value_name = "HINTS")]
+    pub(crate) device: RootDeviceHints,
+    /// Only this partition: its number, its name in the GPT, or its UUID
+    #[arg(long, value_name = "PARTITION")]
+    pub(crate) partition: Option<String>,
+    /// Name in the controller's image store
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Folder of a server that takes PUT, instead of the store
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// File with headers for that server, one `Name: value` a line
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) headers: Option<PathBuf>,
+    /// Of zstd, 1 to 19; 0 compresses nothing
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub(crate) level: u8,
+    /// Show what would be read and where it would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Stay and show the progress
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(clap::Args, Debug)]
 pub(crate) struct PackArgs {
     /// Raw image, compressed or not, qcow2 image, or block device
     pub(crate) source: PathBuf,
@@ -234,6 +268,10 @@ pub(crate) struct PackArgs {
     /// File with an ed25519 key (from `speediso keygen`) to sign with
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// Make the filesystem of the last partition (ext2/3/4, NTFS) as small as it can be, on a copy, and the disk with
+    /// it, so that the image fits on smaller disks
+    #[arg(long)]
+    pub(crate) shrink: bool,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use speediso_model::order::Order;
 
 use crate::args::{Args, Command, ImageCommand, RuleCommand};
 use crate::client::Client;
-use crate::{follow, image, output, pack, resolve, sign};
+use crate::{capture, follow, image, output, pack, resolve, sign};
 
 /// The path of a constant with its `{placeholder}` filled in. Values are ids or checked names: nothing to escape.
 pub(crate) fn at(pattern: &str, value: impl std::fmt::Display) -> String {
@@ -96,6 +96,13 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
                 .with_context(|| format!("{} is not a list of tasks", tasks.display()))?;
             let body = OrderRequest { profile: None, parameters: Value::Null, tasks, dry_run };
             return order(&client, &node, &body, follow, json).await;
+        }
+        Command::Capture(args) => {
+            let task = capture::task(&args)?;
+            let node = resolve::node(&client, &args.node).await?;
+            let body =
+                OrderRequest { profile: None, parameters: Value::Null, tasks: vec![task], dry_run: args.dry_run };
+            return order(&client, &node, &body, args.follow, json).await;
         }
         Command::Orders => {
             let orders: List<Order> = client.get(path::ORDERS).await?;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod capture;
 mod client;
 mod commands;
 mod follow;
@@ -11,6 +12,7 @@ mod image;
 mod output;
 mod pack;
 mod resolve;
+mod shrink;
 mod sign;
 
 use std::process::ExitCode;

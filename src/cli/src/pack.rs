@@ -18,6 +18,7 @@ use speediso_model::units::Bytes;
 
 use crate::args::PackArgs;
 use crate::output;
+use crate::shrink::shrink;
 
 /// Of what is packed here there is memory enough: as large as zstd makes them.
 const MAX_WINDOW: Bytes = Bytes(2 << 30);
@@ -35,6 +36,12 @@ pub(crate) fn pack(args: &PackArgs, json: bool) -> Result<()> {
     let level = (args.level > 0).then_some(args.level);
     let options = PackOptions { chunk_size, level, key: key.as_ref(), name: args.name.as_deref() };
     let mut source = Source::open(&args.source).with_context(|| format!("opening {}", args.source.display()))?;
+    let shrunk = args.shrink.then(|| shrink(&mut source.disk, &args.out)).transpose();
+    let shrunk = shrunk.with_context(|| format!("shrinking {}", args.source.display()))?;
+    let before = shrunk.as_ref().map(|shrunk| shrunk.from);
+    if let Some(shrunk) = &shrunk {
+        source = Source { disk: Box::new(shrunk.disk.try_clone()?), size: Some(shrunk.size) };
+    }
     let bar = progress(source.size, json);
     let made = pack_image(&mut source.disk, source.size, &options, &args.out, &mut |at| bar.set_position(at));
     bar.finish_and_clear();
@@ -43,6 +50,7 @@ pub(crate) fn pack(args: &PackArgs, json: bool) -> Result<()> {
         "directory": args.out,
         "digest": made.manifest_sha256,
         "disk_size": made.disk_size,
+        "shrunk_from": before,
         "chunk_size": made.chunk_size,
         "chunks": made.chunks,
         "data_size": made.data_size,
@@ -232,6 +240,8 @@ fn progress(total: Option<u64>, json: bool) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use speediso_image::shrink::last_partition;
+
     use super::*;
 
     fn args(source: &Path, out: &Path) -> PackArgs {
@@ -242,7 +252,81 @@ mod tests {
             chunk_size: Some(64),
             level: 3,
             key: None,
+            shrink: false,
         }
+    }
+
+    fn run(program: &str, args: &[&str]) {
+        let out = std::process::Command::new(program).args(args).output().expect(program);
+        assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    /// A disk with an ESP and, at `mib` MiB, what `mkfs` makes; with a file in it if it is ext4.
+    fn disk(dir: &Path, mkfs: &[&str]) -> std::path::PathBuf {
+        let (disk, part) = (dir.join("disk"), dir.join("part"));
+        let text = |path: &Path| path.to_str().expect("plain").to_owned();
+        File::create(&disk).and_then(|file| file.set_len(300 << 20)).expect("sparse");
+        run("sgdisk", &["-n", "1:0:+8M", "-n", "2:0:0", "-c", "2:root", &text(&disk)]);
+        File::create(&part).and_then(|file| file.set_len(290 << 20)).expect("sparse");
+        run(mkfs[0], &[&mkfs[1..], &[&text(&part)]].concat());
+        if mkfs[0] == "mkfs.ext4" {
+            std::fs::write(dir.join("file"), vec![0x5a; 3_000_000]).expect("written");
+            run("debugfs", &["-w", "-R", &format!("write {} file", dir.join("file").display()), &text(&part)]);
+        }
+        let of = format!("of={}", disk.display());
+        run("dd", &[&format!("if={}", part.display()), &of, "bs=1M", "seek=9", "conv=notrunc,sparse", "status=none"]);
+        disk
+    }
+
+    #[test]
+    fn a_disk_is_packed_smaller_and_its_table_and_filesystem_are_good() {
+        for (mkfs, check) in [
+            (&["mkfs.ext4", "-q", "-F"][..], &["e2fsck", "-f", "-n"][..]),
+            (&["mkntfs", "-q", "-F", "-Q"], &["ntfsfix", "-n"]),
+        ] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let source = disk(dir.path(), mkfs);
+            let before = std::fs::read(&source).expect("it is there");
+            let out = dir.path().join("image");
+            pack(&PackArgs { shrink: true, ..args(&source, &out) }, true).expect("packed");
+            assert!(std::fs::read(&source).expect("it is there") == before, "only a copy is shrunk");
+            let raw = dir.path().join("raw");
+            unpack(&out, &raw, None, true).expect("unpacked");
+            let size = std::fs::metadata(&raw).expect("it is there").len();
+            assert!((10 << 20..80 << 20).contains(&size), "{size}");
+            let checked = std::process::Command::new("sgdisk").arg("-v").arg(&raw).output().expect("sgdisk");
+            assert!(String::from_utf8_lossy(&checked.stdout).contains("No problems found"), "{checked:?}");
+            let part = dir.path().join("smaller");
+            let last = last_partition(&File::open(&raw).expect("it is there"), 512).expect("a table").range;
+            let bytes = std::fs::read(&raw).expect("it is there");
+            let place = |at: u64| usize::try_from(at).expect("small");
+            std::fs::write(&part, &bytes[place(last.start)..place(last.end)]).expect("written");
+            run(check[0], &[&check[1..], &[part.to_str().expect("plain")]].concat());
+            if mkfs[0] == "mkfs.ext4" {
+                let copy = dir.path().join("copy");
+                run("debugfs", &["-R", &format!("dump file {}", copy.display()), part.to_str().expect("plain")]);
+                assert!(std::fs::read(copy).expect("it is there") == vec![0x5a; 3_000_000]);
+            }
+            // Nothing of the copy is left.
+            let left = std::fs::read_dir(dir.path()).expect("readable").flatten();
+            assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with(".shrink")));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shrunk_is_said_and_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let out = dir.path().join("image");
+        let tried = |source: &Path| {
+            let error = pack(&PackArgs { shrink: true, ..args(source, &out) }, true).expect_err("refused");
+            assert!(!out.exists());
+            format!("{error:#}")
+        };
+        let raw = dir.path().join("raw");
+        std::fs::write(&raw, vec![7; 3 << 20]).expect("written");
+        assert!(tried(&raw).contains("GPT"));
+        let fat = disk(dir.path(), &["mkfs.vfat", "-F", "32"]);
+        assert!(tried(&fat).contains("only ext2/3/4 and NTFS"));
     }
 
     #[test]

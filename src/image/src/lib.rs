@@ -9,5 +9,6 @@ pub mod digest;
 pub mod gptgeometry;
 pub mod manifest;
 pub mod qcow2;
+pub mod shrink;
 pub mod trust;
 pub mod used;

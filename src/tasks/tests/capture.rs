@@ -34,7 +34,8 @@ impl System {
         tool("sgdisk", &[&parts[..], &["-c", "3:other", &disk.device]].concat());
         let system = Self { disk, dir: tempfile::tempdir().unwrap() };
         system.with(1, 34, |esp| {
-            tool("mkfs.vfat", &["-F", "16", "-s", "1", "-S", &sector.to_string(), esp]);
+            let cluster = (4096 / sector).to_string();
+            tool("mkfs.vfat", &["-F", "16", "-s", &cluster, "-S", &sector.to_string(), esp]);
         });
         system.with(2, 40, |root| {
             tool("mkfs.ext4", &["-q", "-F", "-b", "4096", "-E", "nodiscard", root]);
@@ -298,5 +299,6 @@ fn a_capture_that_is_cancelled_sends_no_end() {
         Taking::Well
     });
     failed(&capture(&bench, &task(&system.disk, &server)), Outcome::FailedUnchanged, FaultCode::Cancelled);
-    assert!(server.names().is_empty());
+    // The data may have been on its way still when it was taken back; an image it is not.
+    assert!(!server.names().contains(&"manifest.json".to_owned()));
 }

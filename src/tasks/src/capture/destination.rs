@@ -25,7 +25,7 @@ pub(super) struct Destination<'a> {
     index: String,
     manifest: String,
     headers: HeaderMap,
-    /// What a server has taken.
+    /// What was sent to a server, which may have taken it.
     taken: RefCell<Vec<String>>,
 }
 
@@ -91,7 +91,14 @@ impl<'a> Destination<'a> {
     }
 
     pub(super) fn begin_data(&self) -> Put {
+        self.note(&self.data);
         Put::begin(&self.data, &self.headers, self.ctx)
+    }
+
+    fn note(&self, url: &str) {
+        if self.name.is_none() {
+            self.taken.borrow_mut().push(url.to_owned());
+        }
     }
 
     pub(super) fn check_data(&self, sent: &Sent) -> Result<(), Fault> {
@@ -114,7 +121,9 @@ impl<'a> Destination<'a> {
     /// A small file, sent again when the way there breaks.
     fn store(&self, url: &str, bytes: &[u8]) -> Result<Option<ImageView>, Fault> {
         let mut tries = 0;
+        self.note(url);
         loop {
+            self.ctx.cancel.check()?;
             let mut put = Put::begin(url, &self.headers, self.ctx);
             let sent = match put.write_all(bytes) {
                 Ok(()) => put.finish(),
@@ -131,7 +140,6 @@ impl<'a> Destination<'a> {
             }
             tries += 1;
             std::thread::sleep(self.ctx.patience.pause(tries));
-            self.ctx.cancel.check()?;
         }
     }
 
@@ -153,7 +161,6 @@ impl<'a> Destination<'a> {
             })?;
             (view.digest.clone(), view.size, Some(view))
         } else {
-            self.taken.borrow_mut().push(url.to_owned());
             let (digest, length) = stored::digest(url, &self.headers, self.ctx)?;
             (digest.to_string(), length, None)
         };
@@ -166,9 +173,13 @@ impl<'a> Destination<'a> {
             .because(format!("stored: {length} bytes, {digest}")))
     }
 
-    /// After a failure, the newest first.
-    pub(super) fn take_back(&self) {
-        for url in self.taken.take().iter().rev() {
+    /// After a failure, the newest first. What a server has refused may be somebody else's that was there before.
+    pub(super) fn take_back(&self, fault: &Fault) {
+        let mut taken = self.taken.take();
+        if fault.code == FaultCode::UploadRefused {
+            taken.pop();
+        }
+        for url in taken.iter().rev() {
             stored::remove(url, &self.headers, self.ctx);
         }
     }

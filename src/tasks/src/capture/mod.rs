@@ -94,8 +94,9 @@ fn capture(task: &CaptureTask, planned: Option<(u64, u64)>, disk: &ClaimedDisk, 
     destination.must_be_empty()?;
 
     ctx.reporter.step_began("read and send");
-    let files = send_data(task, &looked, &direct, &destination, ctx)?;
-    let done = destination.complete(&files).inspect_err(|_| destination.take_back())?;
+    let sent = send_data(task, &looked, &direct, &destination, ctx);
+    let made = sent.and_then(|files| destination.complete(&files).map(|done| (files, done)));
+    let (files, done) = made.inspect_err(|fault| destination.take_back(fault))?;
     ctx.reporter.step_ended("read and send", &format!("{} stored", Bytes(files.summary.data_size)));
 
     let used = (end - start) - looked.free();
@@ -147,6 +148,6 @@ fn send_data(
     if sent.length != files.summary.data_size {
         return Err(Fault::new(FaultCode::Internal, "what was packed is not what was sent"));
     }
-    destination.check_data(&sent).inspect_err(|_| destination.take_back())?;
+    destination.check_data(&sent)?;
     Ok(files)
 }

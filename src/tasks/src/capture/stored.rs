@@ -53,7 +53,8 @@ pub(super) fn digest(url: &str, headers: &HeaderMap, ctx: &TaskCtx) -> Result<(I
 pub(super) fn remove(url: &str, headers: &HeaderMap, ctx: &TaskCtx) {
     let request = ctx.http.delete(url).headers(headers.clone()).send();
     let removed = ctx.runtime.block_on(async { tokio::time::timeout(ctx.patience.connect, request).await });
-    if !matches!(removed, Ok(Ok(response)) if response.status().is_success()) {
+    let gone = |status: StatusCode| status.is_success() || [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status);
+    if !matches!(removed, Ok(Ok(response)) if gone(response.status())) {
         ctx.reporter.notice(&format!("{} could not be removed; it is no part of any image", shown_url(url)));
     }
 }
