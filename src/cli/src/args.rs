@@ -117,7 +117,7 @@ pub(crate) enum Command {
         follow: bool,
     },
     /// Order an image to be made of a disk or a partition of a machine, once; the disk is only read
-    Capture(CaptureArgs),
+    Capture(Box<CaptureArgs>),
     /// List the orders
     Orders,
     /// Show one order with its tasks

@@ -68,8 +68,8 @@ fn refused(message: String) -> ApiError {
     ApiError::from(Fault::new(FaultCode::UploadRefused, message)).conflict()
 }
 
-fn io(error: std::io::Error) -> ApiError {
-    Fault::from_error(FaultCode::Io, &error).into()
+fn io(error: &std::io::Error) -> ApiError {
+    Fault::from_error(FaultCode::Io, error).into()
 }
 
 impl ImageStore {
@@ -96,9 +96,9 @@ impl ImageStore {
             fs::rename(&partial, &path).await?;
             File::open(self.directory()).await?.sync_all().await
         };
-        kept.await.map_err(io)?;
+        kept.await.map_err(|e| io(&e))?;
         for earlier in self.staged(run).await?.into_iter().filter(|s| s.part == part && s.path != path) {
-            fs::remove_file(&earlier.path).await.map_err(io)?;
+            fs::remove_file(&earlier.path).await.map_err(|e| io(&e))?;
         }
         let stored = service.store.read().await.map_err(Failure::from)?.now();
         let image = Image { name: part.name(name), size, sha256, stored };
@@ -134,26 +134,26 @@ impl ImageStore {
             if tx.image(&name).await.map_err(Failure::from)?.is_some() {
                 return Err(refused(format!("the store has an image named {name} by now; it was not replaced")));
             }
-            fs::rename(&found.path, self.path(&found.sha256)).await.map_err(io)?;
+            fs::rename(&found.path, self.path(&found.sha256)).await.map_err(|e| io(&e))?;
             let image = Image { name, size: found.size, sha256: found.sha256.clone(), stored: tx.now() };
             tx.put_image(&image).await.map_err(Failure::from)?;
         }
         let synced = async { File::open(self.directory()).await?.sync_all().await };
-        synced.await.map_err(io)?;
+        synced.await.map_err(|e| io(&e))?;
         tx.commit().await.map_err(Failure::from)?;
         Ok(manifest)
     }
 
     async fn all_staged(&self) -> Result<Vec<(RunId, Staged)>, ApiError> {
         let mut staged = Vec::new();
-        let mut entries = fs::read_dir(self.directory()).await.map_err(io)?;
-        while let Some(entry) = entries.next_entry().await.map_err(io)? {
+        let mut entries = fs::read_dir(self.directory()).await.map_err(|e| io(&e))?;
+        while let Some(entry) = entries.next_entry().await.map_err(|e| io(&e))? {
             let name = entry.file_name().to_string_lossy().into_owned();
             let parts: Vec<&str> = name.strip_prefix(STAGED).unwrap_or_default().split('.').collect();
             let [run, suffix, sha256] = parts[..] else { continue };
             let part = Part::ALL.into_iter().find(|part| part.suffix() == suffix);
             let (Ok(run), Some(part)) = (run.parse(), part) else { continue };
-            let size = entry.metadata().await.map_err(io)?.len();
+            let size = entry.metadata().await.map_err(|e| io(&e))?.len();
             staged.push((run, Staged { part, path: entry.path(), size, sha256: sha256.to_owned() }));
         }
         Ok(staged)
@@ -169,7 +169,7 @@ impl ImageStore {
     /// When the directory cannot be read or written.
     pub async fn forget(&self, run: RunId) -> Result<(), ApiError> {
         for staged in self.staged(run).await? {
-            fs::remove_file(&staged.path).await.map_err(io)?;
+            fs::remove_file(&staged.path).await.map_err(|e| io(&e))?;
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl ImageStore {
     pub async fn sweep(&self, service: &Service) -> Result<(), ApiError> {
         for (run, staged) in self.all_staged().await? {
             if !service.is_running(run).await? {
-                fs::remove_file(&staged.path).await.map_err(io)?;
+                fs::remove_file(&staged.path).await.map_err(|e| io(&e))?;
             }
         }
         Ok(())

@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn what_goes_back_is_refused() {
-        let mut map = map(&[10..20]);
-        assert!(!map.push(5..8) && !map.push(19..30));
-        assert_eq!(map.runs().len(), 1);
+        let mut map = map(&[10..20, 40..50]);
+        assert!(!map.push(5..8) && !map.push(49..60));
+        assert_eq!(map.runs().len(), 2);
     }
 
     #[test]
