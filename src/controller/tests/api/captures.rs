@@ -1,13 +1,21 @@
 //! Images that agents send, and that nobody else can.
 
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use speediso_image::manifest::ImageDirectory;
 use speediso_model::api::{ImageView, List, path};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::RunId;
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::hex;
+use speediso_sys::disks::DiskScope;
+use speediso_sys::roots::Roots;
+use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx, Uploads};
 
 use crate::support::{Agent, Answer, Site, answer, declined, done, plan, write_image};
 
@@ -142,4 +150,97 @@ async fn no_image_is_replaced() {
     assert_eq!(names(&site).await, ["web1.idx", "web2.json"]);
     let kept = agent.client.request(Method::GET, "/v1/images/web2.json").send().await.unwrap();
     assert_eq!(kept.text().await.unwrap(), "mine");
+}
+
+struct Silent;
+
+impl Reporter for Silent {
+    fn step_began(&self, _: &str) {}
+    fn step_ended(&self, _: &str, _: &str) {}
+    fn notice(&self, _: &str) {}
+    fn progress(&self, _: ProgressUpdate) {}
+}
+
+fn tool(program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} is needed: {e}"));
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+/// A disk that is an ext4 of 40 MiB with one file, over a pattern.
+fn disk(dir: &Path) -> (Loop, String) {
+    let (file, content) = (dir.join("disk"), dir.join("content"));
+    std::fs::write(&file, vec![0xa5; 40 << 20]).unwrap();
+    std::fs::write(&content, vec![0x5a; 5_000_000]).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    tool("mkfs.ext4", &["-q", "-F", "-E", "nodiscard", &path]);
+    tool("debugfs", &["-w", "-R", &format!("write {} file", content.display()), &path]);
+    (Loop(tool("losetup", &["-f", "--show", &path])), path)
+}
+
+/// The task that agents run, against the controller that they talk to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_disk_gets_into_the_store() {
+    let (site, dir) = (Site::start().await, tempfile::tempdir().unwrap());
+    let agent = site.admitted(1).await;
+    let (_device, serial) = disk(dir.path());
+    let task = json!({"task": "capture", "device": {"serial": serial}, "to": {"store": "golden"}});
+    site.order(&agent, json!({"tasks": [task]})).await.unwrap();
+    let grant = agent.grant().await;
+    let ctx = TaskCtx {
+        roots: Roots::live(),
+        scope: DiskScope { loops: true },
+        reporter: Arc::new(Silent),
+        cancel: Cancel::default(),
+        http: agent.client.http.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        probe: None,
+        boot_mac: None,
+        build: <_>::default(),
+        patience: Patience::default(),
+        uploads: Some(Uploads { controller: site.url.clone(), run: grant.run }),
+        resuming: false,
+    };
+    let capture = Arc::new((grant.task.clone(), ctx));
+    let planned = Arc::clone(&capture);
+    let plan =
+        tokio::task::spawn_blocking(move || speediso_tasks::plan(&planned.0, &planned.1)).await.unwrap().unwrap();
+    let perform = |digest| {
+        let capture = Arc::clone(&capture);
+        tokio::task::spawn_blocking(move || speediso_tasks::execute(&capture.0, &digest, &capture.1))
+    };
+    // Before the start is on record nothing is taken.
+    let early = perform(plan.digest()).await.unwrap();
+    let fault = early.fault.unwrap();
+    assert_eq!((early.outcome, fault.code), (Outcome::FailedUnchanged, FaultCode::UploadRefused), "{fault}");
+    agent.start(grant.run, &plan).await.unwrap();
+    let result = perform(plan.digest()).await.unwrap();
+    assert_eq!(result.outcome, Outcome::Verified, "{:?}", result.fault);
+    let image = result.devices[0].facts["image"].clone();
+    agent.end(grant.run, result).await.unwrap();
+
+    assert_eq!(names(&site).await, ["golden.bin", "golden.idx", "golden.json"]);
+    assert_eq!(image["url"], format!("{}/v1/images/golden.json", site.url));
+    let out = dir.path().join("image");
+    std::fs::create_dir(&out).unwrap();
+    for (stored, name) in [("golden.bin", "golden.bin"), ("golden.idx", "golden.idx"), ("golden.json", "manifest.json")]
+    {
+        let got = agent.client.request(Method::GET, &format!("/v1/images/{stored}")).send().await.unwrap();
+        std::fs::write(out.join(name), got.bytes().await.unwrap()).unwrap();
+    }
+    let digest = format!("sha256:{}", hex(&Sha256::digest(std::fs::read(out.join("manifest.json")).unwrap())));
+    assert_eq!(image["digest"], digest);
+    let raw = dir.path().join("raw");
+    ImageDirectory::open(&out, None).unwrap().unpack(&raw, &mut |_| {}).unwrap();
+    tool("e2fsck", &["-fn", raw.to_str().unwrap()]);
+    tool("debugfs", &["-R", &format!("dump file {}", dir.path().join("back").display()), raw.to_str().unwrap()]);
+    assert!(std::fs::read(dir.path().join("back")).unwrap() == vec![0x5a; 5_000_000]);
 }
