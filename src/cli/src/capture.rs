@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use speediso_model::capture::{CaptureTarget, CaptureTask, PartitionName};
+use speediso_model::capture::{CaptureTarget, CaptureTask};
+use speediso_model::partition::PartitionName;
 use speediso_model::task::Task;
 
 use crate::args::CaptureArgs;

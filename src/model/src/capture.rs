@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hints::RootDeviceHints;
 use crate::image::shown_url;
+use crate::partition::PartitionName;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,28 +32,6 @@ fn default_level() -> u8 {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's way")]
 fn is_default_level(level: &u8) -> bool {
     *level == DEFAULT_LEVEL
-}
-
-/// By what a partition is named.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartitionName {
-    /// As the kernel counts them, from 1.
-    Number(u32),
-    /// Its name in the GPT, which no other partition of the disk may have.
-    Label(String),
-    /// Its own in the GPT, not that of its kind.
-    Uuid(uuid::Uuid),
-}
-
-impl fmt::Display for PartitionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => write!(f, "partition {number}"),
-            Self::Label(label) => write!(f, "the partition {label:?}"),
-            Self::Uuid(uuid) => write!(f, "the partition {uuid}"),
-        }
-    }
 }
 
 /// Where the image goes: exactly one of `store` and `url`.

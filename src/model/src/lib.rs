@@ -19,6 +19,7 @@ pub mod inventory;
 pub mod node;
 pub mod order;
 pub mod outcome;
+pub mod partition;
 pub mod plan;
 pub mod profile;
 pub mod task;

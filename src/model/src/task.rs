@@ -8,8 +8,9 @@ use crate::capture::CaptureTask;
 use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
+pub use crate::partition::PartitionName;
 use crate::units::{Bytes, MIB};
-pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, PartitionName, ReadBack, WriteImageTask, WriteMode};
+pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, ReadBack, WriteImageTask, WriteMode};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

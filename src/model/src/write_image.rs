@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hints::RootDeviceHints;
 use crate::image::{ImageFormat, ImageSource};
+use crate::partition::PartitionName;
 use crate::units::Bytes;
 
 /// More than any machine has bays, and few enough to keep a chunk for each in flight.
@@ -40,18 +41,6 @@ pub struct WriteImageTask {
     pub read_back: ReadBack,
     #[serde(default, skip_serializing_if = "WriteMode::is_full")]
     pub mode: WriteMode,
-}
-
-/// Which partition; the table on the disk must have exactly one such.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartitionName {
-    /// Its place in the table, from 1.
-    Number(u32),
-    /// Its name in the table (GPT).
-    Label(String),
-    /// Its unique GUID.
-    Uuid(uuid::Uuid),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]

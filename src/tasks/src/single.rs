@@ -25,7 +25,7 @@ pub(crate) fn plan_for(
     kind: &str,
     hints: &RootDeviceHints,
     ctx: &TaskCtx,
-    actions: impl Fn(&Disk) -> Result<Vec<Action>, Fault>,
+    actions: impl FnMut(&Disk) -> Result<Vec<Action>, Fault>,
 ) -> Result<Plan, Fault> {
     plan_for_all(kind, &[hints], ctx, actions)
 }
@@ -35,7 +35,7 @@ pub(crate) fn plan_for_all(
     kind: &str,
     hints: &[&RootDeviceHints],
     ctx: &TaskCtx,
-    actions: impl Fn(&Disk) -> Result<Vec<Action>, Fault>,
+    mut actions: impl FnMut(&Disk) -> Result<Vec<Action>, Fault>,
 ) -> Result<Plan, Fault> {
     let all = read_disks(ctx)?;
     let mut devices: Vec<PlannedDevice> = Vec::new();

@@ -82,13 +82,8 @@ pub(crate) fn find<'a>(entries: &'a [Entry], name: &PartitionName) -> Result<&'a
     match found.as_slice() {
         [one] => Ok(one),
         _ => {
-            let wanted = match name {
-                PartitionName::Number(number) => format!("number {number}"),
-                PartitionName::Label(label) => format!("label {label:?}"),
-                PartitionName::Uuid(uuid) => format!("UUID {uuid}"),
-            };
             let mut fault =
-                Fault::new(FaultCode::PartitionTable, format!("{} partitions have the {wanted}", found.len()));
+                Fault::new(FaultCode::PartitionTable, format!("{name}: {} partitions are that", found.len()));
             fault.causes = entries.iter().map(|e| format!("there is {}", e.describe())).collect();
             Err(fault)
         }

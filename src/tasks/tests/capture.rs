@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use speediso_image::manifest::{Chunk, ImageDirectory};
-use speediso_model::capture::{CaptureTarget, CaptureTask, PartitionName};
+use speediso_model::capture::{CaptureTarget, CaptureTask};
 use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::partition::PartitionName;
+use speediso_model::task::{Task, WriteImageTask};
 use store::{PutServer, Taking};
 use support::*;
 
@@ -160,7 +161,7 @@ fn a_disk_is_captured_and_deployed_again() {
         let mut image = source(&files.url.replace("/image", "/manifest.json"), b"", Compression::None);
         image.format = ImageFormat::Manifest;
         image.digest = Some(facts["digest"].as_str().unwrap().parse().unwrap());
-        let write = WriteImageTask { device: target.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full };
+        let write = WriteImageTask::new(target.hints(), image);
         let written = bench.run(&Task::WriteImage(write));
         assert_eq!(written.outcome, Outcome::Verified, "{:?}", written.fault);
         assert!(tool("sgdisk", &["-v", &target.device]).contains("No problems found"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat};
 use speediso_model::outcome::{Outcome, TaskResult};
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WriteImageTask};
 use support::*;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn write(bench: &Bench, disk: &LoopDisk, server: &Server, format: ImageFormat, of: &[u8]) -> TaskResult {
     let mut image = source(&server.url, of, Compression::None);
     image.format = format;
-    let task = WriteImageTask { device: disk.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full };
+    let task = WriteImageTask::new(disk.hints(), image);
     let began = Instant::now();
     let result = bench.run(&Task::WriteImage(task));
     assert!(began.elapsed() < DEADLINE, "{:?} for {result:?}", began.elapsed());

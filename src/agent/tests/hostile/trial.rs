@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat, ImageSource};
 use speediso_model::outcome::{Outcome, TaskResult};
-use speediso_model::task::{ReadBack, Task, WriteImageTask, WriteMode};
+use speediso_model::task::{Task, WriteImageTask};
 
 use crate::support::{LoopDisk, MIB, Server, has_no_table, ranged, source};
 
@@ -64,8 +64,7 @@ impl Trials {
     /// Has the agent write what this server has.
     #[track_caller]
     pub(crate) fn run(&mut self, image: ImageSource) -> Told {
-        let task =
-            WriteImageTask { device: self.disk.hints(), image, read_back: ReadBack::Full, mode: WriteMode::Full };
+        let task = WriteImageTask::new(self.disk.hints(), image);
         let file = serde_json::json!({
             "version": 1,
             "machine": self.machine,

@@ -7,10 +7,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use speediso_image::used::{Partition, ReadAt, Survey, Table, TableError, TableKind, survey, survey_partition};
-use speediso_model::capture::PartitionName;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
 use speediso_model::inventory::Disk;
+use speediso_model::partition::PartitionName;
 
 /// How closely one looks.
 #[derive(Clone, Copy, PartialEq, Eq)]
