@@ -27,6 +27,7 @@ pub mod path {
     pub const EVENTS: &str = "/v1/agent/events";
     pub const START: &str = "/v1/agent/runs/{run}/start";
     pub const END: &str = "/v1/agent/runs/{run}/end";
+    pub const SHARE: &str = "/v1/agent/share";
 
     /// What a capture that was begun sends to the image store. The manifest, last, makes an image of it.
     pub const CAPTURE_DATA: &str = "/v1/agent/runs/{run}/capture/data";

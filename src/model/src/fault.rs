@@ -105,6 +105,7 @@ fault_codes! {
     UploadRefused, "upload-refused", Operator, "the server did not take the image; check its address, permissions and free space, and whether one of this name is there already";
     UploadMismatch, "upload-mismatch", Operator, "the server does not hold what was sent to it, and no image is there; look at the server, then order again";
     StoreFull, "store-full", Operator, "make room in the controller's image store, then order again";
+    ShareWrong, "share-wrong-bytes", Hardware, "check memory, network card and cable of the machine that gave them; if they are well, who else could have changed the bytes";
     // Verification
     ReadBackMismatch, "read-back-mismatch", Hardware, "the disk does not return what was written; replace it";
     VerifyFailed, "verify-failed", Hardware, "what was done could not be seen afterwards; look at the device";

@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod partition;
 pub mod plan;
 pub mod profile;
+pub mod share;
 pub mod task;
 pub mod taskfile;
 pub mod trust;

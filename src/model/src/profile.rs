@@ -130,6 +130,9 @@ pub struct LininstallParameters {
     /// A config drive's room is left at the end.
     #[serde(default, skip_serializing_if = "Grow::is_no")]
     pub grow: Grow,
+    /// As in `write_image`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub share: bool,
     #[serde(default = "default_label")]
     pub boot_label: String,
     #[serde(default)]
@@ -180,6 +183,7 @@ impl LininstallParameters {
             grow: self.grow,
             leave_free: (self.grow != Grow::No && config_drive).then_some(CONFIG_DRIVE_ROOM),
             read_back: self.read_back,
+            share: self.share,
             ..WriteImageTask::new(device.clone(), self.image)
         }));
         if config_drive {

@@ -41,6 +41,17 @@ pub struct WriteImageTask {
     pub read_back: ReadBack,
     #[serde(default, skip_serializing_if = "WriteMode::is_full")]
     pub mode: WriteMode,
+    /// Whether the chunks of a manifest image come from, and go to, other machines that write it (docs/sharing.md).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub share: bool,
+    /// How long a machine that is done goes on giving, in seconds, unless its next task begins before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub share_for: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -146,6 +157,8 @@ impl WriteImageTask {
             leave_free: None,
             read_back: ReadBack::Full,
             mode: WriteMode::Full,
+            share: false,
+            share_for: 0,
         }
     }
 
@@ -164,6 +177,12 @@ impl WriteImageTask {
         }
         if self.mode == WriteMode::Delta && !self.copies.is_empty() {
             return Err("mode: delta compares with one disk; copies needs mode full".into());
+        }
+        if self.share && self.image.format != ImageFormat::Manifest {
+            return Err("share: chunks are what is shared; needs an image of format manifest".into());
+        }
+        if self.share_for > 0 && !self.share {
+            return Err("share_for: nothing is shared".into());
         }
         match &self.partition {
             Some(_) if !self.keep_partitions.is_empty() => {
