@@ -18,6 +18,7 @@ use crate::buffer::ALIGNMENT;
 use crate::disks::{self, DiskScope};
 use crate::inflight;
 use crate::ioctl;
+use crate::reader::DiskReader;
 use crate::roots::Roots;
 
 /// Reading or writing a claimed disk failed.
@@ -164,6 +165,14 @@ impl ClaimedDisk {
             }
         }
         Ok(())
+    }
+
+    /// Another descriptor of the same disk that can only read, and that may outlive the claim.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is another disk by now.
+    pub fn reader(&self) -> Result<DiskReader, DiskError> {
+        DiskReader::of(&self.file, &self.disk.name, self.size(), self.sector_size(), self.identity.diskseq)
     }
 
     /// Makes a range read as zeroes, by whatever the device is quickest at. No erasure: never evidence of a wipe.

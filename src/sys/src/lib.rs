@@ -20,6 +20,7 @@ mod mount;
 pub mod nics;
 pub mod peek;
 pub mod power;
+pub mod reader;
 pub mod roots;
 pub mod volume;
 pub mod window;

@@ -12,6 +12,7 @@ use speediso_sys::roots::Roots;
 use tokio::sync::watch;
 
 pub use crate::fetch::Patience;
+use crate::share::Sharing;
 
 /// How far a step is. The run and the time are added by whoever reports it on.
 #[derive(Clone, Debug)]
@@ -96,6 +97,8 @@ pub struct TaskCtx {
     pub uploads: Option<Uploads>,
     /// The same task was begun before in this boot and did not come to its end.
     pub resuming: bool,
+    /// The way to other machines that write the same image, where the front door knows one.
+    pub sharing: Option<Arc<dyn Sharing>>,
 }
 
 impl std::fmt::Debug for TaskCtx {

@@ -15,6 +15,7 @@ mod inventory;
 mod partition;
 mod place;
 mod power;
+pub mod share;
 mod single;
 mod table;
 mod wipe;

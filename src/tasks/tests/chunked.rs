@@ -42,7 +42,12 @@ fn write(
     image.mirrors = servers[1..].iter().map(url).collect();
     image.format = ImageFormat::Manifest;
     image.digest = Some(digest.clone());
-    bench.run(&Task::WriteImage(WriteImageTask { read_back, mode, ..WriteImageTask::new(disk.hints(), image) }))
+    bench.run(&Task::WriteImage(WriteImageTask {
+        read_back,
+        mode,
+        share: true,
+        ..WriteImageTask::new(disk.hints(), image)
+    }))
 }
 
 #[track_caller]

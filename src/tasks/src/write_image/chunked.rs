@@ -4,12 +4,13 @@
 //! Where the disk holds the right bytes already (`mode: delta`, or a write that was cut short), nothing is fetched.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use serde_json::json;
 use speediso_image::manifest::{Chunk, ChunkDecoder, Index, MAX_MANIFEST_LENGTH, Manifest, ManifestError};
 use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::id::NodeId;
 use speediso_model::image::{ImageDigest, ImageSource};
 use speediso_model::task::WriteMode;
 use speediso_model::trust::Trust;
@@ -21,6 +22,7 @@ use super::target::Target;
 use crate::ctx::{Meter, TaskCtx};
 use crate::fetch::{FetchError, Ranges, check_whole};
 use crate::place::Place;
+use crate::share::{Handed, Image, Layout, PeerError, Swarm};
 
 /// Of neighbouring chunks in one request. Each worker holds this much, and one chunk decoded.
 const REQUEST: u64 = 2 << 20;
@@ -36,8 +38,9 @@ const HEAD: u64 = 32 << 10;
 pub(super) struct Chunked {
     /// Of the manifest, unless it is signed.
     digest: Option<ImageDigest>,
-    manifest: Manifest,
-    index: Index,
+    json: Vec<u8>,
+    manifest: Arc<Manifest>,
+    index: Arc<Index>,
     data: Ranges,
 }
 
@@ -58,7 +61,7 @@ impl Chunked {
         if manifest.data_size() > 0 {
             data.read(0, 1, 0, &mut Vec::new()).map_err(fetching)?;
         }
-        Ok(Self { digest, manifest, index, data })
+        Ok(Self { digest, json, manifest: Arc::new(manifest), index: Arc::new(index), data })
     }
 
     /// The first MiB of the disk, or less: only as many chunks as that takes.
@@ -89,10 +92,22 @@ impl Chunked {
         thread::available_parallelism().map_or(2, usize::from).saturating_mul(2).min(MOST_WORKERS).min(room).max(1)
     }
 
+    /// Joins the machines that write the same image.
+    fn swarm(&self, url: &str, target: &Target<'_>, ctx: &TaskCtx) -> Option<Arc<Swarm>> {
+        let (index, chunk_size) = (&self.index, u64::from(self.manifest.chunk_size()));
+        let layout = Layout::of(index, &self.manifest, |first| job_at(index, first, chunk_size).count());
+        let (manifest, index) = (Arc::clone(&self.manifest), Arc::clone(index));
+        let image = Image { json: &self.json, manifest, index, url, layout, workers: self.workers() };
+        // Others get what this machine reads back from the disk, which must be the image's from its first byte on.
+        let whole = target.single().map(Leg::place).filter(Place::is_whole)?;
+        Swarm::join(image, whole.disk(), ctx)
+    }
+
     pub(super) fn write(
         self,
         image: &ImageSource,
         mode: WriteMode,
+        share: bool,
         target: &Target<'_>,
         ctx: &TaskCtx,
     ) -> Result<Body, Fault> {
@@ -112,7 +127,9 @@ impl Chunked {
             failed: AtomicBool::new(false),
             done: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
+            from_peers: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            swarm: share.then(|| self.swarm(&image.url, target, ctx)).flatten(),
         };
         let workers = self.workers();
         let results: Vec<Result<(), Fault>> = thread::scope(|scope| {
@@ -126,6 +143,10 @@ impl Chunked {
             workers.into_iter().map(|w| w.join().unwrap_or_else(|_| panicked())).collect()
         });
         results.into_iter().collect::<Result<(), Fault>>()?;
+        let done = work.done.load(Ordering::Relaxed);
+        if done != size {
+            return Err(Fault::new(FaultCode::Internal, format!("{done} of {size} bytes were handed out")));
+        }
         let totals = self.index.totals();
         Ok(Body {
             size,
@@ -143,6 +164,7 @@ impl Chunked {
                 "chunks": totals.chunks,
                 "zero_bytes": totals.zero_bytes,
                 "source_bytes": work.fetched.load(Ordering::Relaxed),
+                "peer_bytes": work.from_peers.load(Ordering::Relaxed),
                 "kept_bytes": work.kept.load(Ordering::Relaxed),
             }),
         })
@@ -156,6 +178,14 @@ enum Job {
     Zeroes { first: u64, count: u64 },
     /// Neighbours on the disk and in the data.
     Data { first: u64, count: u64 },
+}
+
+impl Job {
+    fn count(self) -> u64 {
+        match self {
+            Self::Zeroes { count, .. } | Self::Data { count, .. } => count,
+        }
+    }
 }
 
 /// The job that begins with this chunk.
@@ -182,6 +212,17 @@ fn job_at(index: &Index, first: u64, chunk_size: u64) -> Job {
     }
 }
 
+/// What a job was given, and by whom.
+#[derive(Default)]
+struct Got {
+    /// Who is to be asked instead of the image's server.
+    peer: Option<NodeId>,
+    /// Stored bytes from the image's server.
+    stored: u64,
+    /// The peer did not give, from this chunk on.
+    failed: Option<(u64, PeerError)>,
+}
+
 struct Work<'a> {
     chunked: &'a Chunked,
     image: &'a ImageSource,
@@ -193,7 +234,11 @@ struct Work<'a> {
     failed: AtomicBool,
     done: AtomicU64,
     fetched: AtomicU64,
+    /// Of the disk, not of what is stored.
+    from_peers: AtomicU64,
     kept: AtomicU64,
+    /// Others that write the same image.
+    swarm: Option<Arc<Swarm>>,
 }
 
 impl Work<'_> {
@@ -210,32 +255,54 @@ impl Work<'_> {
         let mut buffer = AlignedBuffer::zeroed(chunk_size);
         let mut stored = Vec::new();
         let mut decoder = ChunkDecoder::new().map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
-        while let Some(job) = self.take() {
+        while let Some((job, handed)) = self.take() {
             // Another worker's error is the one that counts.
             if self.failed.load(Ordering::Relaxed) {
                 return Ok(());
             }
             self.ctx.cancel.check()?;
+            let mut got = Got::default();
             match job {
                 Job::Zeroes { first, count } => self.zeroes(first, count, &mut buffer)?,
                 Job::Data { first, count } => {
-                    self.data(first, count, worker, &mut stored, &mut decoder, &mut buffer)?;
+                    got.peer = handed.as_ref().and_then(Handed::peer);
+                    self.data(first, count, worker, &mut got, &mut stored, &mut decoder, &mut buffer)?;
+                }
+            }
+            if let (Some(swarm), Some(handed)) = (&self.swarm, handed) {
+                match got.failed {
+                    None => swarm.done(&handed, got.stored),
+                    Some((left, error)) => {
+                        self.say(&handed, &error);
+                        swarm.failed(&handed, left, &error);
+                    }
                 }
             }
         }
-        Ok(())
+        self.ctx.cancel.check()
     }
 
-    fn take(&self) -> Option<Job> {
+    fn say(&self, handed: &Handed, error: &PeerError) {
+        if let (PeerError::Wrong { .. }, Some(peer)) = (error, handed.peer()) {
+            self.ctx.reporter.notice(&format!("machine {peer} was asked for chunks: {error}; not asking it again"));
+        }
+    }
+
+    /// The next job, and who is to be asked if it is handed out among several machines.
+    fn take(&self) -> Option<(Job, Option<Handed>)> {
+        if let Some(swarm) = &self.swarm {
+            let handed = swarm.next(&|| self.failed.load(Ordering::Relaxed) || self.ctx.cancel.is_cancelled())?;
+            let (first, count) = (handed.run.first, handed.run.count);
+            let job = if handed.zero { Job::Zeroes { first, count } } else { Job::Data { first, count } };
+            return Some((job, Some(handed)));
+        }
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if *next >= self.chunked.index.chunk_count() {
             return None;
         }
         let job = job_at(&self.chunked.index, *next, u64::from(self.chunked.manifest.chunk_size()));
-        *next += match job {
-            Job::Zeroes { count, .. } | Job::Data { count, .. } => count,
-        };
-        Some(job)
+        *next += job.count();
+        Some((job, None))
     }
 
     fn zeroes(&self, first: u64, count: u64, buffer: &mut AlignedBuffer) -> Result<(), Fault> {
@@ -269,11 +336,13 @@ impl Work<'_> {
         Ok(true)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a worker has, lent")]
     fn data(
         &self,
         first: u64,
         count: u64,
         worker: usize,
+        got: &mut Got,
         stored: &mut Vec<u8>,
         decoder: &mut ChunkDecoder,
         buffer: &mut AlignedBuffer,
@@ -286,7 +355,14 @@ impl Work<'_> {
             }
             // In full mode all of them; in delta mode one, since its neighbour may be there.
             let until = if self.mode == WriteMode::Delta { at + 1 } else { end };
-            self.fetch(at, until, worker, stored, decoder, buffer)?;
+            if let (Some(peer), Some(swarm)) = (got.peer, &self.swarm) {
+                if let Err(error) = self.take_from_peer(swarm, peer, at..until, stored, buffer)? {
+                    got.failed = Some((at, error));
+                    return Ok(());
+                }
+            } else {
+                got.stored += self.fetch(at, until, worker, stored, decoder, buffer)?;
+            }
             at = until;
         }
         Ok(())
@@ -308,7 +384,47 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Chunks that follow one another in the data, from a server that has the right bytes.
+    /// Chunks from another machine, none of which is written before all of them are right.
+    fn take_from_peer(
+        &self,
+        swarm: &Swarm,
+        peer: NodeId,
+        chunks: std::ops::Range<u64>,
+        bytes: &mut Vec<u8>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Result<(), PeerError>, Fault> {
+        let start = self.disk_range(chunks.start).start;
+        let length = usize::try_from(self.disk_range(chunks.end - 1).end - start).unwrap_or(usize::MAX);
+        if let Err(error) = swarm.get(peer, chunks.clone(), length, bytes) {
+            return Ok(Err(error));
+        }
+        let place = |chunk: u64| {
+            let range = self.disk_range(chunk);
+            let from = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
+            (range.start, from(range.start)..from(range.end))
+        };
+        for chunk in chunks.clone() {
+            let right = match self.chunked.index.chunk(chunk) {
+                Chunk::Data { hash, .. } => bytes.get(place(chunk).1).is_some_and(|b| blake3::hash(b) == hash),
+                Chunk::Zero => false,
+            };
+            if !right {
+                return Ok(Err(PeerError::Wrong { chunk }));
+            }
+        }
+        for chunk in chunks {
+            let Chunk::Data { hash, .. } = self.chunked.index.chunk(chunk) else { continue };
+            let (at, within) = place(chunk);
+            let out = &mut buffer[..within.len()];
+            out.copy_from_slice(&bytes[within]);
+            self.target.put_hashed(at, out, hash).map_err(|e| self.target.fault(&e))?;
+            self.advance(out.len() as u64);
+            self.from_peers.fetch_add(out.len() as u64, Ordering::Relaxed);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Chunks that follow one another in the data, from a server that has the right bytes. Says how much was fetched.
     fn fetch(
         &self,
         first: u64,
@@ -317,7 +433,7 @@ impl Work<'_> {
         stored: &mut Vec<u8>,
         decoder: &mut ChunkDecoder,
         buffer: &mut AlignedBuffer,
-    ) -> Result<(), Fault> {
+    ) -> Result<u64, Fault> {
         let index = &self.chunked.index;
         let place = |chunk| match index.chunk(chunk) {
             Chunk::Data { offset, length, .. } => (offset, u64::from(length)),
@@ -326,18 +442,19 @@ impl Work<'_> {
         let ((begin, _), (last, length)) = (place(first), place(end - 1));
         let total = last + length - begin;
         let servers = self.chunked.data.servers();
-        let mut next = first;
+        let (mut next, mut got) = (first, 0);
         for attempt in 0..servers {
             self.chunked.data.read(begin, total, worker + attempt, stored).map_err(|e| e.fault(self.image))?;
             self.fetched.fetch_add(total, Ordering::Relaxed);
+            got += total;
             match self.decode_and_put(&mut next, end, begin, stored, decoder, buffer) {
                 Err(fault) if fault.code == FaultCode::ImageDigestMismatch && attempt + 1 < servers => {
                     self.ctx.reporter.notice(&format!("{fault}; asking another server"));
                 }
-                ended => return ended,
+                ended => return ended.map(|()| got),
             }
         }
-        Ok(())
+        Ok(got)
     }
 
     fn decode_and_put(

@@ -134,7 +134,7 @@ impl Opened {
         match self {
             Self::Stream(stream) => stream.write(&task.image, target, ctx),
             Self::Qcow2(qcow2) => qcow2.write(&task.image, target, ctx),
-            Self::Chunked(chunked) => chunked.write(&task.image, task.mode, target, ctx),
+            Self::Chunked(chunked) => chunked.write(&task.image, task.mode, task.share, target, ctx),
         }
     }
 }

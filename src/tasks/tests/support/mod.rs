@@ -168,6 +168,7 @@ impl Bench {
             build: BuildInfo::default(),
             uploads: None,
             resuming: false,
+            sharing: None,
             patience: Patience {
                 connect: Duration::from_secs(5),
                 stall: Duration::from_secs(1),
