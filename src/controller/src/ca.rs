@@ -2,6 +2,7 @@
 //!
 //! Made at the first start and kept in the store, so that every replica has the same. It signs three things: the
 //! controller's server certificate, the time key's certificate, and one client certificate for each boot of a machine.
+//! Beside it is a key for permits to share, which needs no certificate: the agents learn it from us.
 //! Of a certificate request only the public key is taken: name, usage and validity are set here.
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use speediso_model::api::{TimeAnswer, approval_code};
 use speediso_model::id::NodeId;
 use speediso_model::plan::hex;
+use speediso_model::share::Permit;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
@@ -38,6 +40,7 @@ const KEY: &str = "ca-key";
 const CERTIFICATE: &str = "ca-certificate";
 const TIME_KEY: &str = "time-key";
 const TIME_CERTIFICATE: &str = "time-certificate";
+const SHARE_KEY: &str = "share-key";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -111,6 +114,8 @@ pub struct Ca {
     certificate: CertificateDer<'static>,
     time_key: KeyPair,
     time_certificate: Vec<u8>,
+    /// Signs what lets a machine ask its peers, and nothing else.
+    share_key: KeyPair,
 }
 
 impl std::fmt::Debug for Ca {
@@ -138,16 +143,20 @@ impl Ca {
             tx.put_secret(TIME_KEY, time_key.serialized_der()).await?;
             tx.put_secret(TIME_CERTIFICATE, time_certificate.der()).await?;
         }
+        if tx.secret(SHARE_KEY).await?.is_none() {
+            tx.put_secret(SHARE_KEY, KeyPair::generate()?.serialized_der()).await?;
+        }
         let mut parts = Vec::new();
-        for name in [KEY, CERTIFICATE, TIME_KEY, TIME_CERTIFICATE] {
+        for name in [KEY, CERTIFICATE, TIME_KEY, TIME_CERTIFICATE, SHARE_KEY] {
             parts.push(tx.secret(name).await?.ok_or(CaError::Malformed("a part is missing"))?);
         }
         tx.commit().await?;
-        let [key, certificate, time_key, time_certificate] =
-            <[Vec<u8>; 4]>::try_from(parts).map_err(|_| CaError::Malformed("a part is missing"))?;
+        let [key, certificate, time_key, time_certificate, share_key] =
+            <[Vec<u8>; 5]>::try_from(parts).map_err(|_| CaError::Malformed("a part is missing"))?;
         let certificate = CertificateDer::from(certificate);
         let issuer = Issuer::from_ca_cert_der(&certificate, read_key(key)?)?;
-        Ok(Self { issuer, certificate, time_key: read_key(time_key)?, time_certificate })
+        let (time_key, share_key) = (read_key(time_key)?, read_key(share_key)?);
+        Ok(Self { issuer, certificate, time_key, time_certificate, share_key })
     }
 
     #[must_use]
@@ -210,6 +219,21 @@ impl Ca {
         valid(&mut params, now - SLACK, now + CLIENT_LIFE);
         let certificate = params.signed_by(&key.spki, &self.issuer)?;
         Ok(Issued { pem: format!("{}{}", certificate.pem(), self.pem()), serial })
+    }
+
+    /// This node may ask its peers for chunks of this image until then.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn permit(&self, manifest: &str, node: NodeId, until_ms: Millis) -> Result<Permit, CaError> {
+        let signature = self.share_key.sign(Permit::signed_text(manifest, node, until_ms).as_bytes())?;
+        Ok(Permit { until_ms, signature: BASE64.encode(signature) })
+    }
+
+    /// By which agents judge permits.
+    #[must_use]
+    pub fn permit_key(&self) -> String {
+        BASE64.encode(self.share_key.public_key_raw())
     }
 
     /// The controller's time, signed over the caller's nonce.

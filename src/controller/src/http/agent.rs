@@ -9,6 +9,7 @@ use speediso_model::api::{
     InventoryReport, Lease, NextAnswer, NextQuery, RenewRequest, StartRequest, TimeAnswer, TimeQuery,
 };
 use speediso_model::id::RunId;
+use speediso_model::share::{ShareAnswer, ShareRequest};
 
 use super::auth::{Caller, agent};
 use super::extract::{Body, Params, Part};
@@ -94,4 +95,12 @@ pub(super) async fn events(
     Body(request): Body<EventsRequest>,
 ) -> Answer<EventsAnswer> {
     Ok(Json(app.service.events(agent(caller)?, request).await?))
+}
+
+pub(super) async fn share(
+    State(app): State<AppState>,
+    caller: Extension<Caller>,
+    Body(request): Body<ShareRequest>,
+) -> Answer<ShareAnswer> {
+    Ok(Json(app.service.share(agent(caller)?, request).await?))
 }

@@ -19,6 +19,7 @@ use speediso_model::api::{
 use speediso_model::fault::FaultCode;
 use speediso_model::inventory::Inventory;
 use speediso_model::order::Order;
+use speediso_model::share::{ShareAnswer, ShareRequest};
 
 use super::auth::{Audience, gate};
 use super::{ApiError, AppState, agent, captures, images, openapi, operator};
@@ -129,6 +130,7 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(g(), path::NEXT, Agent, "wait for the next task", get(agent::next)).query::<NextQuery>().answer::<NextAnswer>(),
         Route::new(p(), path::HEARTBEAT, Agent, "a sign of life", post(agent::heartbeat)).body::<HeartbeatRequest>().answer::<Lease>(),
         Route::new(p(), path::EVENTS, AnyAgent, "deliver events and progress", post(agent::events)).body::<EventsRequest>().answer::<EventsAnswer>().up_to(4096 * KIB),
+        Route::new(p(), path::SHARE, Agent, "what this machine holds of the image it writes; answered with peers and a ticket", post(agent::share)).body::<ShareRequest>().answer::<ShareAnswer>(),
         Route::new(p(), path::START, Agent, "permission to begin, stored before it is answered", post(agent::start)).body::<StartRequest>().answer::<Lease>().up_to(1024 * KIB),
         Route::new(p(), path::END, AnyAgent, "the end of a run", post(agent::end)).body::<EndRequest>().answer::<EndAnswer>().up_to(4096 * KIB),
         Route::new(u(), path::CAPTURE_DATA, Agent, "the data of an image that a run was ordered to make", put(captures::data)).answer::<ImageView>().streamed(),

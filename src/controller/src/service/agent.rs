@@ -260,7 +260,7 @@ impl Service {
     }
 }
 
-fn lease(machine: &Machine, epoch: Epoch, running: &[RunId]) -> Lease {
+pub(super) fn lease(machine: &Machine, epoch: Epoch, running: &[RunId]) -> Lease {
     Lease { epoch, lease_ms: machine.lease_left(), cancel: machine.to_stop(running) }
 }
 

@@ -6,6 +6,7 @@ mod capture;
 mod enrol;
 mod lapse;
 mod operator;
+mod share;
 mod views;
 
 use std::sync::Arc;

@@ -13,6 +13,8 @@ use speediso_model::node::NodeState;
 use speediso_model::order::{Order, OrderState};
 use speediso_model::outcome::{Changed, TaskResult};
 use speediso_model::plan::Plan;
+use speediso_model::share::SegmentMap;
+use speediso_model::share::group::Member;
 
 use super::record::Noticed;
 use super::{Image, NewEvent, Node, OrderRecord, Session, SqliteStore, Start, Store, Token};
@@ -294,6 +296,40 @@ async fn the_rest_is_kept(store: &dyn Store) {
     assert_eq!(tx.images().await.unwrap(), vec![image]);
 }
 
+async fn who_shares_is_forgotten_when_silent(store: &dyn Store) {
+    let (n, other) = (NodeId::random(), NodeId::random());
+    let mut tx = store.write().await.unwrap();
+    let now = tx.now();
+    let member = |node, manifest: &str, origin: &str, until| Member {
+        node,
+        manifest: manifest.into(),
+        origin: origin.into(),
+        address: Some("192.0.2.1:1".parse().unwrap()),
+        switch: None,
+        have: SegmentMap::all_of(9),
+        segment_bytes: 1,
+        ticket: SegmentMap::none_of(9),
+        ticket_until: 0,
+        rate: Some(5),
+        grew: 0,
+        until,
+    };
+    let (here, elsewhere) = (member(n, "m", "o", now + 60_000), member(other, "x", "o", now + 60_000));
+    tx.put_sharing(&here).await.unwrap();
+    tx.put_sharing(&elsewhere).await.unwrap();
+    tx.put_sharing(&member(NodeId::random(), "m", "o", now)).await.unwrap();
+    tx.put_sharing(&member(NodeId::random(), "x", "p", now + 60_000)).await.unwrap();
+    let found = tx.sharing("m", "o").await.unwrap();
+    assert_eq!(found.len(), 2, "this image, and others from the same server: {found:?}");
+    assert!(found.contains(&here) && found.contains(&elsewhere));
+    // The same machine again replaces what it said before.
+    let again = Member { have: SegmentMap::none_of(9), ..here.clone() };
+    tx.put_sharing(&again).await.unwrap();
+    assert!(tx.sharing("m", "").await.unwrap() == [again]);
+    tx.drop_sharing("m", n).await.unwrap();
+    assert!(tx.sharing("m", "").await.unwrap().is_empty());
+}
+
 async fn changes_are_seen_once_and_in_order(store: &dyn Store) {
     let mut tx = store.write().await.unwrap();
     tx.touch("a").await.unwrap();
@@ -332,6 +368,7 @@ conformance!(
     events_keep_their_order,
     only_the_newest_progress_counts,
     the_rest_is_kept,
+    who_shares_is_forgotten_when_silent,
     changes_are_seen_once_and_in_order,
 );
 

@@ -14,6 +14,7 @@ use speediso_model::fault::Fault;
 use speediso_model::id::{BootId, Epoch, NodeId, OrderId, RunId};
 use speediso_model::inventory::Inventory;
 use speediso_model::outcome::TaskResult;
+use speediso_model::share::group::Member;
 
 #[cfg(test)]
 mod conformance;
@@ -114,6 +115,13 @@ pub trait Transaction: Send {
     fn put_alert<'a>(&'a mut self, key: &'a str, node: Option<NodeId>, fault: &'a Fault) -> Fut<'a, ()>;
     /// Newest first.
     fn alerts(&mut self, limit: u32) -> Fut<'_, Vec<Alert>>;
+
+    /// Who writes or gives this image, or takes anything else from this server, as far as it has spoken lately: those that
+    /// spoke last, if they are many.
+    fn sharing<'a>(&'a mut self, manifest: &'a str, origin: &'a str) -> Fut<'a, Vec<Member>>;
+    /// Also forgets those that have fallen silent.
+    fn put_sharing<'a>(&'a mut self, member: &'a Member) -> Fut<'a, ()>;
+    fn drop_sharing<'a>(&'a mut self, manifest: &'a str, node: NodeId) -> Fut<'a, ()>;
 
     fn rules(&mut self) -> Fut<'_, Vec<Rule>>;
     fn put_rule<'a>(&'a mut self, rule: &'a RuleRequest) -> Fut<'a, Rule>;

@@ -17,6 +17,7 @@ use speediso_model::id::{BootId, Epoch, NodeId, OrderId, RunId};
 use speediso_model::inventory::Inventory;
 use speediso_model::outcome::TaskResult;
 use speediso_model::plan::PlanDigest;
+use speediso_model::share::group::Member;
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
@@ -42,7 +43,10 @@ fn migrations() -> Vec<Migration> {
     let one = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    vec![one(1, "start", include_str!("migrations/0001_start.sql"))]
+    vec![
+        one(1, "start", include_str!("migrations/0001_start.sql")),
+        one(2, "share", include_str!("migrations/0002_share.sql")),
+    ]
 }
 
 #[derive(Debug)]
@@ -769,6 +773,55 @@ impl Transaction for Tx {
                     })
                 })
                 .collect()
+        }
+        .boxed()
+    }
+
+    fn sharing<'a>(&'a mut self, manifest: &'a str, origin: &'a str) -> Fut<'a, Vec<Member>> {
+        async move {
+            let rows: Vec<String> = sqlx::query_scalar(
+                "SELECT record FROM share WHERE (manifest = ?1 OR origin = ?2) AND until > ?3
+                 ORDER BY until DESC LIMIT ?4",
+            )
+            .bind(manifest)
+            .bind(origin)
+            .bind(self.now)
+            .bind(MAX_ROWS)
+            .fetch_all(&mut *self.tx)
+            .await?;
+            rows.iter().map(|r| read("sharing machine", r)).collect()
+        }
+        .boxed()
+    }
+
+    fn put_sharing<'a>(&'a mut self, member: &'a Member) -> Fut<'a, ()> {
+        async move {
+            sqlx::query("DELETE FROM share WHERE until <= ?").bind(self.now).execute(&mut *self.tx).await?;
+            sqlx::query(
+                "INSERT INTO share (manifest, node, origin, until, record) VALUES (?, ?, ?, ?, ?)
+                 ON CONFLICT (manifest, node) DO UPDATE SET origin = excluded.origin, until = excluded.until,
+                     record = excluded.record",
+            )
+            .bind(&member.manifest)
+            .bind(member.node.to_string())
+            .bind(&member.origin)
+            .bind(member.until)
+            .bind(write("sharing machine", member)?)
+            .execute(&mut *self.tx)
+            .await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn drop_sharing<'a>(&'a mut self, manifest: &'a str, node: NodeId) -> Fut<'a, ()> {
+        async move {
+            sqlx::query("DELETE FROM share WHERE manifest = ? AND node = ?")
+                .bind(manifest)
+                .bind(node.to_string())
+                .execute(&mut *self.tx)
+                .await?;
+            Ok(())
         }
         .boxed()
     }

@@ -8,4 +8,5 @@ mod enrolment;
 mod images;
 mod orders;
 mod restart;
+mod sharing;
 mod support;
