@@ -53,6 +53,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         boot_mac: config.bootif.clone(),
         build: build.clone(),
         disk_patience: DISK_PATIENCE,
+        sharing: None,
     };
     let engine = Engine::start(&state, surroundings)?;
     tokio::spawn(console::show_progress(engine.clone()));

@@ -29,6 +29,7 @@ use speediso_sys::disks::DiskScope;
 use speediso_sys::inflight;
 use speediso_sys::roots::Roots;
 use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx, Uploads};
+use speediso_tasks::share::Sharing;
 use tokio::sync::watch;
 
 use crate::journal::Journal;
@@ -84,7 +85,7 @@ pub struct Capability {
 }
 
 /// What the engine's tasks are given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Surroundings {
     pub roots: Roots,
     pub scope: DiskScope,
@@ -94,6 +95,14 @@ pub struct Surroundings {
     pub build: BuildInfo,
     /// How long a disk may take for one request: [`DISK_PATIENCE`], but in tests.
     pub disk_patience: Duration,
+    /// The way to other machines, where the door brings one.
+    pub sharing: Option<Arc<dyn Sharing>>,
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("roots", &self.roots).field("scope", &self.scope).finish_non_exhaustive()
+    }
 }
 
 /// The kernel's own timeouts, retries and resets of a SCSI disk together stay below it.
@@ -192,6 +201,11 @@ impl Engine {
         *self.inner.controller.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
     }
 
+    /// After enrolment images may come from other machines too.
+    pub fn set_sharing(&self, sharing: Arc<dyn Sharing>) {
+        self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).sharing = Some(sharing);
+    }
+
     #[must_use]
     pub fn capabilities(&self) -> Vec<Capability> {
         capabilities()
@@ -243,8 +257,11 @@ impl Engine {
         // What hangs from a run before is not this one's.
         let began = Instant::now();
         let spawned = std::thread::Builder::new().name(format!("task-{kind}")).spawn(move || {
-            let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, &cancel)))
-                .unwrap_or_else(|panic| panicked(kind, panic.as_ref()));
+            let result = catch_unwind(AssertUnwindSafe(|| engine.carry_out(&submission, &cancel)));
+            let result = result.unwrap_or_else(|panic| {
+                engine.share_no_more();
+                panicked(kind, panic.as_ref())
+            });
             engine.end(run, kind, result);
         });
         if let Err(error) = spawned {
@@ -280,6 +297,7 @@ impl Engine {
             let Some(hung) = hung else { continue };
             // Should the disk come back: no further than the next safe point.
             self.cancel(run);
+            self.share_no_more();
             let message = format!(
                 "{} {} bytes at byte {} of {} has not ended for {} s",
                 hung.operation,
@@ -402,6 +420,15 @@ impl Engine {
             patience: Patience::default(),
             uploads: controller.map(|controller| Uploads { controller, run }),
             resuming: false,
+            sharing: surroundings.sharing,
+        }
+    }
+
+    /// Closes the port on which an image's chunks are given, if one is open.
+    fn share_no_more(&self) {
+        let sharing = self.inner.surroundings.lock().unwrap_or_else(PoisonError::into_inner).sharing.clone();
+        if let Some(sharing) = sharing {
+            sharing.leave(Duration::ZERO);
         }
     }
 
@@ -415,6 +442,8 @@ impl Engine {
     fn carry_out(&self, submission: &Submission, cancel: &Cancel) -> TaskResult {
         let Submission { run, task, dry_run, gate } = submission;
         let kind = task.kind();
+        // What the last task gave, it gives no longer: the disks are this task's.
+        self.share_no_more();
         let unchanged = |fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault);
         let resuming = self.was_interrupted(*run, task);
         let ctx = TaskCtx { resuming, ..self.context(*run, cancel.clone()) };
@@ -448,7 +477,13 @@ impl Engine {
         }
         match task {
             Task::Power(power) => self.last_words(*run, power.action, gate.listens()),
-            _ => speediso_tasks::execute(task, &digest, &ctx),
+            _ => {
+                let result = speediso_tasks::execute(task, &digest, &ctx);
+                if let Some(sharing) = &ctx.sharing {
+                    sharing.leave(share_for(task, &result));
+                }
+                result
+            }
         }
     }
 
@@ -475,6 +510,14 @@ impl Engine {
         }
         let Err(fault) = speediso_tasks::perform_power(action);
         TaskResult::failed(step, Outcome::FailedUnchanged, fault)
+    }
+}
+
+/// How long the port on which chunks are shared outlives its task.
+fn share_for(task: &Task, result: &TaskResult) -> Duration {
+    match task {
+        Task::WriteImage(task) if result.outcome == Outcome::Verified => Duration::from_secs(task.share_for.into()),
+        _ => Duration::ZERO,
     }
 }
 

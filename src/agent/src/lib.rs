@@ -14,6 +14,7 @@ mod identity;
 mod journal;
 pub mod net;
 pub mod run;
+mod share;
 pub mod ssh;
 pub mod state;
 pub mod supervise;

@@ -151,6 +151,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         boot_mac: None,
         build: build::read(),
         disk_patience: Duration::from_secs(args.disk_patience),
+        sharing: None,
     };
     let engine = Engine::start(&state, surroundings)?;
     let shown = tokio::spawn(console::show_progress(engine.clone()));
@@ -188,6 +189,7 @@ pub fn inventory() -> Result<Inventory, Fault> {
         patience: speediso_tasks::ctx::Patience::default(),
         uploads: None,
         resuming: false,
+        sharing: None,
     };
     Ok(speediso_tasks::collect_inventory(&ctx))
 }

@@ -53,6 +53,7 @@ fn engine_with(state: &Path, scope: DiskScope, disk_patience: Duration) -> Engin
         boot_mac: None,
         build: Default::default(),
         disk_patience,
+        sharing: None,
     };
     Engine::start(&StateDir::open(state).unwrap(), surroundings).unwrap()
 }

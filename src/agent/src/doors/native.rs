@@ -24,12 +24,14 @@ use speediso_model::inventory::SystemVendor;
 use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::Task;
 use speediso_sys::clock;
+use speediso_tasks::share::Sharing;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::engine::{Engine, StartGate, Submission};
 use crate::identity::{BootKey, Session};
+use crate::share::Share;
 use crate::ssh::Ssh;
 use crate::state::StateDir;
 use crate::tls::{self, Purpose, Validity};
@@ -137,11 +139,13 @@ impl Native {
         .map_err(|e| Fault::new(FaultCode::Internal, "reading the inventory").because(e.to_string()))?;
         let report = InventoryReport { epoch: session.epoch, inventory };
         let (current, watched) = watch::channel(client);
+        let share = Arc::new(Share::new(watched.clone(), &self.controller, session.epoch, &self.pins, &identity)?);
+        engine.set_sharing(Arc::clone(&share) as Arc<dyn Sharing>);
         let _: serde_json::Value = persist(&watched, Method::PUT, path::INVENTORY, &report).await?;
 
         let deliver = deliver(watched.clone(), engine.clone(), session.epoch);
         let work = self.work(watched, engine.clone(), session.epoch, idle);
-        let renew = renew(current, &key, self, session.clone(), state, engine);
+        let renew = renew(current, &key, self, session.clone(), state, engine, &share);
         tokio::select! {
             fault = deliver => Err(fault),
             fault = work => Err(fault),
@@ -373,6 +377,7 @@ async fn renew(
     mut session: Session,
     state: &StateDir,
     engine: &Engine,
+    share: &Share,
 ) -> std::convert::Infallible {
     let mut pause = RENEW_EVERY;
     loop {
@@ -386,6 +391,7 @@ async fn renew(
             let identity = key.identity(&session.certificate)?;
             let (images, _) = tls::client(&native.pins, Some(&identity), Validity::Checked, Purpose::Images)?;
             engine.set_http(images);
+            share.renewed(&identity)?;
             current.send_replace(Client::new(&native.controller, &native.pins, Some(&identity))?);
             Ok::<(), Fault>(())
         };
