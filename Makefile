@@ -78,10 +78,11 @@ deny: deps ## Licences, sources and forbidden crates of everything that is linke
 	cargo deny check bans licenses sources
 
 .PHONY: bench
-bench: deps ## Size, memory, boot time, and write speed against the usual pipes, in turn, as ratios
+bench: deps ## Size, memory, boot time, write speed against the usual pipes, in turn, as ratios; a hall that shares
 	cargo build --release --workspace --bins
 	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds
 	$(RELEASE)/speediso-lab bench --agent $(RELEASE)/speediso-agent --builds builds
+	$(RELEASE)/speediso-lab sharing
 
 .PHONY: clean
 clean: ## Remove what was built; the cache of packages and images stays

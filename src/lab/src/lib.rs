@@ -12,6 +12,7 @@ mod dnsmasq;
 mod error;
 mod files;
 mod forward;
+pub mod hall;
 mod lab;
 mod log;
 mod machine;

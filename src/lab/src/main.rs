@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use speediso_lab::hall::Hall;
 use speediso_lab::{
     Chain, Disk, Firmware, Forward, Lab, MachineSpec, Namespace, cached_accel, end_on_signal, leave_to_signal, runs,
     sweep,
@@ -45,6 +46,17 @@ enum Command {
         /// Only the writing, and only cases with this in their name; several with commas between
         #[arg(long)]
         only: Option<String>,
+    },
+    /// What sharing an image saves in a hall of machines, simulated with the code that decides in the field
+    Sharing {
+        /// Of the disk
+        #[arg(long, default_value_t = 2048)]
+        image_mib: u32,
+        /// Machines; several with commas between
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50, 200])]
+        machines: Vec<usize>,
+        #[arg(long, default_value_t = 32)]
+        per_switch: usize,
     },
     /// Boot one blank machine over PXE into an iPXE script and show its console
     Boot {
@@ -110,6 +122,10 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { firmware } => demo::run(firmware.into()),
         Command::Bench { agent, builds, rounds, only } => {
             bench::run(&bench::Options { agent, builds, rounds: rounds.max(1), only })
+        }
+        Command::Sharing { image_mib, machines, per_switch } => {
+            bench::sharing(&Hall { image_mib, per_switch: per_switch.max(1), ..Hall::default() }, &machines);
+            Ok(())
         }
         Command::Accel { kernel } => {
             println!("{:?}", cached_accel(&kernel, &demo::cache_dir())?);

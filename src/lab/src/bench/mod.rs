@@ -2,6 +2,7 @@
 //! the usual pipes, taken in turn on the same machine. Ratios mean something; absolute times are this machine's.
 
 mod boot;
+mod sharing;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use speediso_lab::{Lab, Programs, repository};
 
+pub(crate) use self::sharing::sharing;
 use crate::demo::debian_image;
 use crate::show::{Show, fact, mib};
 
