@@ -185,6 +185,7 @@ impl Site {
     async fn order(&self, node: &NodeView, disk: &Disk, image: &Image, share: Value) -> OrderId {
         let mut task = json!({
             "task": "write_image",
+            "share": true,
             "device": {"serial": disk.file.to_str().unwrap()},
             "image": {
                 "url": format!("http://{}/manifest.json", image.origin),

@@ -125,7 +125,7 @@ fn address(n: usize) -> SocketAddr {
 /// When the machines do not all end within an hour of their time: that is a fault in what is simulated.
 #[must_use]
 pub fn run(hall: &Hall) -> Outcome {
-    Run::new(hall).to_the_end()
+    Run::new(hall).run_to_end()
 }
 
 struct Run<'a> {
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_the_end(mut self) -> Outcome {
+    fn run_to_end(mut self) -> Outcome {
         while self.machines.iter().any(|m| m.ended.is_none()) {
             assert!(self.now < 3_600_000, "the machines do not come to an end");
             for n in 0..self.machines.len() {

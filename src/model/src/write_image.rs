@@ -182,7 +182,9 @@ impl WriteImageTask {
             return Err("share: chunks are what is shared; needs an image of format manifest".into());
         }
         if self.share && (self.partition.is_some() || !self.keep_partitions.is_empty() || !self.copies.is_empty()) {
-            return Err("share: what is given is read from the disk, which must be one, and all of it the image's".into());
+            return Err(
+                "share: what is given is read from the disk, which must be one, and all of it the image's".into()
+            );
         }
         if self.share_for > 0 && !self.share {
             return Err("share_for: nothing is shared".into());

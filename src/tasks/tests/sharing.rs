@@ -141,7 +141,12 @@ impl Setting {
         image.format = ImageFormat::Manifest;
         image.digest = Some(self.summary.manifest_sha256.clone());
         let (device, read_back) = (self.disk.hints(), ReadBack::Full);
-        self.bench.run(&Task::WriteImage(WriteImageTask { device, image, read_back, mode, share, share_for: 0 }))
+        self.bench.run(&Task::WriteImage(WriteImageTask {
+            read_back,
+            mode,
+            share,
+            ..WriteImageTask::new(device, image)
+        }))
     }
 
     #[track_caller]

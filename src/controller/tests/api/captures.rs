@@ -208,6 +208,7 @@ async fn a_real_disk_gets_into_the_store() {
         patience: Patience::default(),
         uploads: Some(Uploads { controller: site.url.clone(), run: grant.run }),
         resuming: false,
+        sharing: None,
     };
     let capture = Arc::new((grant.task.clone(), ctx));
     let planned = Arc::clone(&capture);
