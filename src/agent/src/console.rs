@@ -11,8 +11,10 @@ use speediso_model::event::Progress;
 use speediso_model::units::Bytes;
 use speediso_sys::console;
 use speediso_sys::roots::Roots;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::engine::Engine;
 use crate::state;
@@ -75,28 +77,37 @@ impl tracing_subscriber::fmt::time::FormatTime for Uptime {
     }
 }
 
-fn filter(debug: bool) -> EnvFilter {
-    EnvFilter::new(if debug { "debug,h2=info,hyper=info,rustls=info" } else { "info" })
+fn filter(debug: bool) -> Targets {
+    let chatter = ["h2", "hyper", "rustls"].map(|name| (name, LevelFilter::INFO));
+    if debug {
+        Targets::new().with_default(LevelFilter::DEBUG).with_targets(chatter)
+    } else {
+        Targets::new().with_default(LevelFilter::INFO)
+    }
 }
 
 /// Logs to the consoles; for the ramdisk.
 pub fn log_to_consoles(roots: &Roots, debug: bool) {
     tracing_subscriber::fmt()
-        .with_env_filter(filter(debug))
+        .with_max_level(LevelFilter::DEBUG)
         .with_timer(Uptime)
         .with_target(false)
         .with_ansi(false)
         .with_writer(Consoles::open(roots))
+        .finish()
+        .with(filter(debug))
         .init();
 }
 
 /// Logs to standard error; for a running system.
 pub fn log_to_stderr(debug: bool) {
     tracing_subscriber::fmt()
-        .with_env_filter(filter(debug))
+        .with_max_level(LevelFilter::DEBUG)
         .with_timer(Uptime)
         .with_target(false)
         .with_writer(io::stderr)
+        .finish()
+        .with(filter(debug))
         .init();
 }
 

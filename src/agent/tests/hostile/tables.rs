@@ -68,7 +68,7 @@ fn a_hostile_table_is_refused_and_nothing_boots() {
         ("nothing but a signature", patched(&disk[..], HEADER + 8, &[0; 504])),
     ];
     for (what, body) in &cases {
-        trials.bytes(what, RAW, body, FaultCode::PartitionTable, Left::NoTable);
+        trials.bytes(what, RAW, body, FaultCode::PartitionTable, Left::Unchanged);
     }
     // It would have been at 4096 on such a disk: told by where it stands, before anything is written.
     let four_k = image(16 * MIB, 4096);

@@ -49,11 +49,35 @@ struct Held {
     pieces: Vec<Piece>,
 }
 
-/// Something that was written, or that must be there.
+/// Something that was written, or that must be there. There is one for every chunk of a write of terabytes, so it is
+/// small: a disk does not forge hashes, of which half will do.
+#[derive(Clone, Copy)]
 struct Piece {
-    offset: u64,
-    length: usize,
-    hash: blake3::Hash,
+    /// Offset and, in the lower 16 bits, length, in units of 512 bytes.
+    place: u64,
+    hash: [u64; 2],
+}
+
+impl Piece {
+    const UNIT: u64 = 512;
+
+    fn new(offset: u64, length: usize, hash: blake3::Hash) -> Self {
+        debug_assert!(length as u64 / Self::UNIT <= 0xffff, "{length} bytes are more than a chunk has");
+        Self { place: (offset / Self::UNIT) << 16 | length as u64 / Self::UNIT, hash: half(hash) }
+    }
+
+    fn offset(self) -> u64 {
+        (self.place >> 16) * Self::UNIT
+    }
+
+    fn length(self) -> usize {
+        index((self.place & 0xffff) * Self::UNIT)
+    }
+}
+
+fn half(hash: blake3::Hash) -> [u64; 2] {
+    let bytes = hash.as_bytes();
+    [0, 8].map(|at| bytes[at..at + 8].iter().fold(0, |sum, b| sum << 8 | u64::from(*b)))
 }
 
 impl<'a> Leg<'a> {
@@ -196,7 +220,7 @@ impl<'a> Leg<'a> {
 
     /// Notes what must be read back at `offset`.
     pub(super) fn expect(&self, offset: u64, length: usize, hash: blake3::Hash) {
-        self.held().pieces.push(Piece { offset, length, hash });
+        self.held().pieces.push(Piece::new(offset, length, hash));
     }
 
     /// Start and end as they are to be.
@@ -248,7 +272,7 @@ impl<'a> Leg<'a> {
     pub(super) fn read_back(&self, mode: ReadBack, ctx: &TaskCtx) -> Result<ReadBackDone, Fault> {
         let place = self.place;
         let mut pieces = std::mem::take(&mut self.held().pieces);
-        pieces.sort_unstable_by_key(|p| p.offset);
+        pieces.sort_unstable_by_key(|p| p.place);
         let n = pieces.len();
         let (chosen, seed): (Vec<usize>, Option<u64>) = match mode {
             ReadBack::None => {
@@ -269,19 +293,19 @@ impl<'a> Leg<'a> {
             }
         };
         ctx.reporter.step_began("read back");
-        let total: u64 = chosen.iter().map(|i| pieces[*i].length as u64).sum();
-        let written: u64 = pieces.iter().map(|p| p.length as u64).sum();
+        let total: u64 = chosen.iter().map(|i| pieces[*i].length() as u64).sum();
+        let written: u64 = pieces.iter().map(|p| p.length() as u64).sum();
         let mut meter = Meter::new(ctx, "reading back", place.name(), Some(total));
-        let mut buffer = AlignedBuffer::zeroed(pieces.iter().map(|p| p.length).max().unwrap_or(0));
+        let mut buffer = AlignedBuffer::zeroed(pieces.iter().map(|p| p.length()).max().unwrap_or(0));
         let mut read = 0;
         for piece in chosen.iter().map(|i| &pieces[*i]) {
             ctx.cancel.check()?;
-            let bytes = &mut buffer[..piece.length];
-            place.read_at(piece.offset, bytes).on(place.disk())?;
-            if blake3::hash(bytes) != piece.hash {
-                return Err(differs(place, piece.offset, piece.length));
+            let bytes = &mut buffer[..piece.length()];
+            place.read_at(piece.offset(), bytes).on(place.disk())?;
+            if half(blake3::hash(bytes)) != piece.hash {
+                return Err(differs(place, piece.offset(), piece.length()));
             }
-            read += piece.length as u64;
+            read += piece.length() as u64;
             meter.at(read);
         }
         ctx.reporter.step_ended("read back", &format!("{} compared", Bytes(read)));
