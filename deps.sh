@@ -40,6 +40,8 @@ pigz: benchmarks
 bmap-tools: benchmarks
 python3-venv: benchmarks (ironic-python-agent)
 parted: benchmarks (ironic-python-agent)
+libssl-dev: benchmarks (coreos-installer)
+libzstd-dev: benchmarks (coreos-installer)
 qemu-utils: qcow2 images made and read independently
 curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently

@@ -63,7 +63,7 @@ impl Piece {
 
     fn new(offset: u64, length: usize, hash: blake3::Hash) -> Self {
         debug_assert!(length as u64 / Self::UNIT <= 0xffff, "{length} bytes are more than a chunk has");
-        Self { place: (offset / Self::UNIT) << 16 | length as u64 / Self::UNIT, hash: half(hash) }
+        Self { place: ((offset / Self::UNIT) << 16) | (length as u64 / Self::UNIT), hash: half(hash) }
     }
 
     fn offset(self) -> u64 {
@@ -77,7 +77,7 @@ impl Piece {
 
 fn half(hash: blake3::Hash) -> [u64; 2] {
     let bytes = hash.as_bytes();
-    [0, 8].map(|at| bytes[at..at + 8].iter().fold(0, |sum, b| sum << 8 | u64::from(*b)))
+    [0, 8].map(|at| bytes[at..at + 8].iter().fold(0, |sum, b| (sum << 8) | u64::from(*b)))
 }
 
 impl<'a> Leg<'a> {

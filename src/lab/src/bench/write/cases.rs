@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::Peers;
 use super::images::{Images, MANIFEST};
-use super::ipa::Ipa;
 use super::server::Server;
 
 pub(super) enum Way {
@@ -31,7 +31,7 @@ fn pipe(name: &str, line: String) -> Case {
     Case { name: name.into(), way: Way::Pipe(line), writes: true, against: Vec::new() }
 }
 
-pub(super) fn all(images: &Images, server: &Server, ipa: &Ipa, device: &Path, scratch: &Path) -> Result<Vec<Case>> {
+pub(super) fn all(images: &Images, server: &Server, peers: &Peers, device: &Path, scratch: &Path) -> Result<Vec<Case>> {
     let url = |ending: &str| server.url(&images.name(ending));
     let agent = |name: &str, ending: &str, more: Value, against: &[(&'static str, f64)]| -> Result<Case> {
         let mut image = json!({"url": url(ending), "digest": images.sha256(ending)?});
@@ -67,10 +67,20 @@ pub(super) fn all(images: &Images, server: &Server, ipa: &Ipa, device: &Path, sc
     let ironic = |name: &str, way: &str, ending: &str, format: &str| -> Result<Case> {
         let digest = images.sha256(ending)?;
         let digest = digest.trim_start_matches("sha256:");
-        let line = format!("{} {way} {} {digest} {format} {device}", ipa.command(), url(ending));
+        let line = format!("{} {way} {} {digest} {format} {device}", peers.ipa.command(), url(ending));
         Ok(Case { name: name.into(), way: Way::Ipa(line), writes: true, against: Vec::new() })
     };
-    Ok(vec![
+    // Without a signature, which it would check instead of a digest.
+    let coreos = |name: &str, ending: &str| -> Option<Case> {
+        let command = peers.coreos.as_ref()?.command();
+        Some(pipe(name, format!("SSL_CERT_FILE={ca} {command} {} {device}", url(ending))))
+    };
+    let unverified = [
+        coreos("raw: coreos-installer, not verified", ""),
+        coreos("gz: coreos-installer, not verified", "gz"),
+        coreos("xz: coreos-installer, not verified", "xz"),
+    ];
+    let mut cases = vec![
         agent(
             "raw: speediso",
             "",
@@ -79,6 +89,7 @@ pub(super) fn all(images: &Images, server: &Server, ipa: &Ipa, device: &Path, sc
                 ("raw: ironic-python-agent, streamed", 3.0),
                 ("raw: curl, openssl dgst, dd", 2.0),
                 ("raw: bmaptool", 1.0),
+                ("raw: coreos-installer, not verified", 1.0),
             ],
         )?,
         ironic("raw: ironic-python-agent, streamed", "stream", "", "raw")?,
@@ -98,10 +109,20 @@ pub(super) fn all(images: &Images, server: &Server, ipa: &Ipa, device: &Path, sc
             json!({"compression": "none", "format": "manifest"}),
             &[("raw: bmaptool", 3.0), ("zst: bmaptool", 3.0)],
         )?,
-        agent("gz: speediso", "gz", json!({"compression": "gzip"}), &[("gz: bmaptool", 1.8)])?,
+        agent(
+            "gz: speediso",
+            "gz",
+            json!({"compression": "gzip"}),
+            &[("gz: bmaptool", 1.8), ("gz: coreos-installer, not verified", 1.0)],
+        )?,
         pipe("gz: curl, openssl dgst, pigz, dd", format!("{} | {dgst} | pigz -dc | {dd}", curl("gz"))),
         pipe("gz: bmaptool", bmaptool("gz")),
-        agent("xz: speediso", "xz", json!({"compression": "xz"}), &[("xz: curl, openssl dgst, xz -T2, dd", 1.0)])?,
+        agent(
+            "xz: speediso",
+            "xz",
+            json!({"compression": "xz"}),
+            &[("xz: curl, openssl dgst, xz -T2, dd", 1.0), ("xz: coreos-installer, not verified", 1.0)],
+        )?,
         pipe("xz: curl, openssl dgst, xz -T2, dd", format!("{} | {dgst} | xz -T2 -dc | {dd}", curl("xz"))),
         agent("xz of 4 MiB blocks: speediso", "blocks.xz", json!({"compression": "xz"}), &[])?,
         agent(
@@ -137,5 +158,7 @@ pub(super) fn all(images: &Images, server: &Server, ipa: &Ipa, device: &Path, sc
                 images.path("").display()
             ),
         ),
-    ])
+    ];
+    cases.extend(unverified.into_iter().flatten());
+    Ok(cases)
 }

@@ -2,6 +2,7 @@
 //! loop device over memory that is allocated already. Every result is compared with the image.
 
 mod cases;
+mod coreos;
 mod images;
 mod ipa;
 mod limit;
@@ -18,12 +19,19 @@ use anyhow::{Context, Result, ensure};
 use speediso_lab::tool;
 
 use self::cases::{Case, Way};
+use self::coreos::Coreos;
 use self::images::Images;
 use self::ipa::Ipa;
 use self::limit::Limit;
 use self::measure::Measured;
 use self::server::Server;
 use crate::show::fact;
+
+/// Those that have to be installed first.
+struct Peers {
+    ipa: Ipa,
+    coreos: Option<Coreos>,
+}
 
 /// What a run of all cases has found.
 struct Row {
@@ -51,8 +59,8 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
     // Exactly as large as the image, so that the table stays where it is and every byte can be compared.
     let disk = LoopDisk::make(&dir.path().join("disk.raw"), size)?;
     let wanted = |case: &Case| setup.only.is_none_or(|only| only.split(',').any(|part| case.name.contains(part)));
-    let ipa = Ipa::install()?;
-    let mut rows: Vec<Row> = cases::all(&images, &server, &ipa, &disk.device, dir.path())?
+    let peers = Peers { ipa: Ipa::install()?, coreos: Coreos::install()? };
+    let mut rows: Vec<Row> = cases::all(&images, &server, &peers, &disk.device, dir.path())?
         .into_iter()
         .filter(wanted)
         .map(|case| Row { case, runs: Vec::new() })
@@ -120,7 +128,8 @@ impl LoopDisk {
     fn make(file: &Path, size: u64) -> Result<Self> {
         allocate(file, size)?;
         let losetup = tool::find("losetup")?;
-        let device = tool::run(Command::new(losetup).args(["--find", "--show", "--direct-io=on"]).arg(file))?;
+        let device =
+            tool::run(Command::new(losetup).args(["--find", "--show", "--direct-io=on", "--partscan"]).arg(file))?;
         Ok(Self { device: device.trim().into(), file: file.to_owned() })
     }
 
