@@ -20,6 +20,8 @@ touch /run/udev/control
 mkdir /run/udev/bin
 printf '#!/bin/sh\nexit 0\n' >/run/udev/bin/udevadm
 chmod +x /run/udev/bin/udevadm
+# It finds no signature, as expected, and would read all of its debug information to say so.
+export RUST_BACKTRACE=0
 PATH=/run/udev/bin:$PATH exec "$(dirname "$0")/coreos-installer" install --insecure --image-url "$1" "$2" >/dev/null 2>&1
 "#;
 
