@@ -54,6 +54,10 @@ impl<'a> Window<'a> {
     /// # Errors
     /// What the disk said to what was still to be written; `EBUSY` if a file system stays mounted.
     pub fn close(self) -> io::Result<()> {
+        self.settle()
+    }
+
+    fn settle(&self) -> io::Result<()> {
         const TRIES: u32 = 50;
         self.file.sync_all()?;
         ioctl::flush_buffers(&self.file)?;
@@ -68,5 +72,13 @@ impl<'a> Window<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Window<'_> {
+    /// Whoever gives up clears the place next: nothing that is still on its way may land there afterwards.
+    fn drop(&mut self) {
+        // They have a reason of their own to tell, and this can only be more of the same.
+        let _ = self.settle();
     }
 }
