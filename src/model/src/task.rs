@@ -8,8 +8,10 @@ use crate::capture::CaptureTask;
 use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
+pub use crate::layout::{PartitionKind, PartitionSize, PartitionSpec, PartitionTask};
 pub use crate::partition::PartitionName;
-use crate::units::{Bytes, MIB};
+use crate::units::MIB;
+pub use crate::wipe::{WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify};
 pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, ReadBack, WriteImageTask, WriteMode};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
@@ -49,99 +51,6 @@ pub enum OnInterrupt {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InventoryTask {}
-
-/// Which disks a wipe takes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WipeTargets {
-    /// One disk for each.
-    Hints(Vec<RootDeviceHints>),
-    /// Every fixed disk. One that is in use or read-only refuses the whole task.
-    AllDisks,
-}
-
-/// How far a wipe goes, in the sense of NIST SP 800-88.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WipeLevel {
-    /// Every addressable sector is overwritten: protects against reading through the normal interface.
-    Clear,
-    /// Beyond the reach of a laboratory. Needs a method of the device; never replaced by `clear`.
-    Purge,
-}
-
-/// A pass over the whole disk before the last one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WipePass {
-    Zeroes,
-    Random,
-}
-
-/// How much of the last pass is read back. Start and end of the disk always are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WipeVerify {
-    #[default]
-    Full,
-    /// This many percent, at random places; the seed is recorded.
-    SamplePercent(u8),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WipeTask {
-    pub devices: WipeTargets,
-    pub level: WipeLevel,
-    /// Passes before the last, which always writes a pattern that is known and differs at every sector: reading
-    /// zeroes would not prove that anything was written.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub passes_before: Vec<WipePass>,
-    #[serde(default)]
-    pub verify: WipeVerify,
-}
-
-/// What a partition is for; decides its type GUID.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartitionKind {
-    Linux,
-    Esp,
-    BiosBoot,
-    Swap,
-    Raid,
-    Lvm,
-    /// Any other type.
-    Guid(uuid::Uuid),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartitionSize {
-    Bytes(Bytes),
-    /// What is left; the last partition only.
-    Rest,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PartitionSpec {
-    /// Name in the table, at most 36 UTF-16 units.
-    pub name: String,
-    pub kind: PartitionKind,
-    pub size: PartitionSize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uuid: Option<uuid::Uuid>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PartitionTask {
-    pub device: RootDeviceHints,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_uuid: Option<uuid::Uuid>,
-    pub partitions: Vec<PartitionSpec>,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ConfigDriveFormat {
@@ -292,20 +201,8 @@ impl Task {
         match self {
             Self::Inventory(_) | Self::Power(_) => Ok(()),
             Self::Wipe(wipe) => {
-                if let WipeTargets::Hints(hints) = &wipe.devices {
-                    if hints.is_empty() {
-                        return invalid("devices: no disk is named".into());
-                    }
-                    hints.iter().try_for_each(hinted)?;
-                }
-                if let WipeVerify::SamplePercent(percent) = wipe.verify
-                    && !(1..=100).contains(&percent)
-                {
-                    return invalid(format!("verify: a sample of {percent} percent"));
-                }
-                if wipe.passes_before.len() > 35 {
-                    return invalid("passes_before: more than 35 passes".into());
-                }
+                wipe.devices.hints().try_for_each(hinted)?;
+                wipe.check().or_else(invalid)?;
                 if wipe.level == WipeLevel::Purge {
                     return Err(Fault::new(
                         FaultCode::Unsupported,
@@ -317,7 +214,7 @@ impl Task {
             }
             Self::Partition(task) => {
                 hinted(&task.device)?;
-                validate_partitions(&task.partitions).or_else(invalid)
+                task.check().or_else(invalid)
             }
             Self::WriteImage(task) => {
                 task.devices().try_for_each(hinted)?;
@@ -371,25 +268,6 @@ fn validate_image(image: &ImageSource) -> Result<(), String> {
         return Err("image.size: a disk image has at least 2 MiB".into());
     }
     image.check_trust()
-}
-
-fn validate_partitions(partitions: &[PartitionSpec]) -> Result<(), String> {
-    if partitions.is_empty() || partitions.len() > 128 {
-        return Err(format!("partitions: {} of them; 1 to 128 are possible", partitions.len()));
-    }
-    for (i, p) in partitions.iter().enumerate() {
-        if p.name.encode_utf16().count() > 36 || p.name.chars().any(char::is_control) {
-            return Err(format!("partitions[{i}].name: more than 36 characters, or control characters"));
-        }
-        match p.size {
-            PartitionSize::Rest if i + 1 != partitions.len() => {
-                return Err(format!("partitions[{i}].size: only the last partition can take the rest"));
-            }
-            PartitionSize::Bytes(size) if size.0 == 0 => return Err(format!("partitions[{i}].size: zero")),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn validate_content(content: &ConfigDriveContent) -> Result<(), String> {
