@@ -57,7 +57,8 @@ test-quick: deps ## Only what needs no virtual machine
 	cargo nextest run --workspace --no-fail-fast -E 'not package(speediso-tests)'
 
 .PHONY: test-all
-test-all: test ## Also the slow ones: the whole demo in UEFI and in BIOS mode
+test-all: test ## Also the slow ones: tests that are left out of `make test`, the whole demo in UEFI and in BIOS mode
+	cargo nextest run --workspace --no-fail-fast --run-ignored ignored-only
 	FIRMWARE=uefi $(DEBUG)/speediso-lab demo
 	FIRMWARE=bios $(DEBUG)/speediso-lab demo
 

@@ -34,15 +34,12 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
         .filter(|name| is_disk(name, scope))
         // Paths of a multipath NVMe namespace, which have no device node of their own.
         .filter(|name| read_number(&roots.sys.join("block").join(name).join("hidden")) != Some(1))
+        // A loop device without a file, a card reader without a card: nothing to choose, so nothing more is read of it.
+        .filter(|name| read_number(&roots.sys.join("block").join(name).join("size")).is_some_and(|size| size > 0))
         .collect();
     names.sort();
     let uses = Uses::read(roots)?;
-    Ok(names
-        .iter()
-        .map(|name| read_one(roots, name, &uses))
-        // A loop device without a file, a card reader without a card: nothing to choose.
-        .filter(|disk| disk.size.0 > 0)
-        .collect())
+    Ok(names.iter().map(|name| read_one(roots, name, &uses)).collect())
 }
 
 fn is_disk(name: &str, scope: DiskScope) -> bool {

@@ -101,6 +101,13 @@ pub struct TaskCtx {
     pub sharing: Option<Arc<dyn Sharing>>,
 }
 
+impl TaskCtx {
+    /// For making a plan a second time: what stands on the disks was shown with the first, and is no part of the digest.
+    pub(crate) fn unprobed(&self) -> Self {
+        Self { probe: None, ..self.clone() }
+    }
+}
+
 impl std::fmt::Debug for TaskCtx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TaskCtx").field("roots", &self.roots).field("scope", &self.scope).finish_non_exhaustive()

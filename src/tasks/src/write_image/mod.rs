@@ -66,7 +66,7 @@ pub(crate) fn execute(task: &WriteImageTask, expected: &PlanDigest, ctx: &TaskCt
 
 /// All of the disks or none, each with what the image may have of it, which must still be what the plan says.
 fn claim(task: &WriteImageTask, expected: &PlanDigest, ctx: &TaskCtx) -> Result<(Vec<ClaimedDisk>, Vec<Room>), Fault> {
-    let plan = plan(task, ctx)?;
+    let plan = plan(task, &ctx.unprobed())?;
     single::hold_to(expected, &plan)?;
     ctx.cancel.check()?;
     let (mut disks, mut rooms) = (Vec::new(), Vec::new());
