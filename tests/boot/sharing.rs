@@ -7,14 +7,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use speediso_lab::{Lab, Machine, Programs, Site, tool};
 use speediso_model::api::{NodeView, OrderView};
 use speediso_model::node::NodeState;
 use speediso_model::order::TaskState;
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::task::Task;
-use speediso_tests::{BOOT, Ramdisk, SOON, TestDisk, WORK, boot_words, programs};
+use speediso_tests::{BOOT, Ramdisk, TestDisk, WORK, boot_words, programs};
 
 const MACHINES: u64 = 4;
 const IMAGE_MIB: u64 = 96;
