@@ -86,6 +86,9 @@ fault_codes! {
     DiskReadOnly, "disk-read-only", Hardware, "clear the write protection of the disk or replace it";
     DiskChanged, "disk-changed", Refused, "the disk is not the one of the plan any more; order again after looking at the machine";
     DiskTooSmall, "disk-too-small", Operator, "choose a larger disk or a smaller image";
+    DiskNotEmpty, "disk-not-empty", Refused, "free the disks with the task teardown, or set replace in this one; without either nothing is touched";
+    ArrayDiffers, "array-differs", Refused, "correct the order, or free the disks with the task teardown first";
+    ArrayDegraded, "array-degraded", Hardware, "replace the disk named, tear the array down, and order again";
     SectorSizeMismatch, "sector-size-mismatch", Operator, "use an image made for this sector size, or reformat the disk's namespace";
     DiskIo, "disk-io", Hardware, "look at the kernel log and the disk's health; replace the disk if it repeats";
     DiskVanished, "disk-vanished", Hardware, "look at cabling, backplane and power of the disk";

@@ -36,6 +36,9 @@ pub struct RootDeviceHints {
     pub min_size: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_size: Option<Bytes>,
+    /// An array by its name or UUID. Without this no hints ever match one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array: Option<String>,
     /// Permits a removable disk; it must still match.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_removable: bool,
@@ -76,7 +79,8 @@ impl RootDeviceHints {
         let other = |property, differs: bool, wanted: String, found: String| {
             differs.then_some(Rejection::Differs { property, wanted, found })
         };
-        text("serial", &self.serial, &disk.serial)
+        self.differs_as_array(disk)
+            .or_else(|| text("serial", &self.serial, &disk.serial))
             .or_else(|| text("wwn", &self.wwn, disk.wwn.as_deref().unwrap_or_default()))
             .or_else(|| text("model", &self.model, &disk.model))
             .or_else(|| text("vendor", &self.vendor, &disk.vendor))
@@ -102,6 +106,19 @@ impl RootDeviceHints {
                 let wanted = self.max_size?;
                 other("size", disk.size > wanted, format!("at most {}", exact(wanted)), exact(disk.size))
             })
+    }
+
+    fn differs_as_array(&self, disk: &Disk) -> Option<Rejection> {
+        let is_it =
+            |name: &str| disk.array.as_deref() == Some(name.trim()) || disk.serial.eq_ignore_ascii_case(name.trim());
+        let (wanted, found) = match (&self.array, disk.tran == Transport::Md) {
+            (None, false) => return None,
+            (Some(name), true) if is_it(name) => return None,
+            (None, true) => ("a disk".to_owned(), format!("the array {}", quoted(disk.array.as_deref().unwrap_or("")))),
+            (Some(name), true) => (quoted(name), quoted(disk.array.as_deref().unwrap_or(""))),
+            (Some(name), false) => (format!("the array {}", quoted(name)), "a disk".to_owned()),
+        };
+        Some(Rejection::Differs { property: "it", wanted, found })
     }
 
     /// The one disk that matches and is free.
@@ -213,6 +230,7 @@ impl fmt::Display for RootDeviceHints {
             ("vendor", &self.vendor),
             ("by_path", &self.by_path),
             ("hctl", &self.hctl),
+            ("array", &self.array),
         ];
         parts.extend(texts.iter().filter_map(|(name, value)| Some(format!("{name}={:?}", value.as_ref()?))));
         parts.extend(self.transport.map(|v| format!("transport={v:?}")));
@@ -248,6 +266,7 @@ impl std::str::FromStr for RootDeviceHints {
                 "vendor" => hints.vendor = owned(),
                 "by_path" => hints.by_path = owned(),
                 "hctl" => hints.hctl = owned(),
+                "array" => hints.array = owned(),
                 "transport" => {
                     let found: Transport = serde_json::from_value(value.to_ascii_lowercase().into())
                         .map_err(|_| bad(format!("transport {value:?} is unknown")))?;
@@ -341,6 +360,24 @@ mod tests {
         assert_eq!(hints.resolve(&disks).expect_err("removable").code, FaultCode::DiskRemovable);
         hints.allow_removable = true;
         assert!(hints.resolve(&disks).is_ok());
+    }
+
+    #[test]
+    fn an_array_is_matched_by_its_own_hint_only() {
+        let uuid = "0f3cb2a1-1111-4222-8333-444455556666";
+        let array = Disk { tran: Transport::Md, array: Some("root".into()), ..disk("/dev/md127", uuid, 10) };
+        let disks = [disk("/dev/sda", "A1", 10), array];
+        let named = |name: &str| RootDeviceHints { array: Some(name.into()), ..RootDeviceHints::default() };
+        for name in ["root", uuid, &uuid.to_uppercase()] {
+            assert_eq!(named(name).resolve(&disks).expect("the array").name, "/dev/md127");
+        }
+        let larger = RootDeviceHints { min_size: Some(Bytes::gib(1)), ..RootDeviceHints::default() };
+        assert_eq!(larger.resolve(&disks).expect("the disk only").name, "/dev/sda");
+        assert_eq!(by_serial(uuid).resolve(&disks).expect_err("not by its serial").code, FaultCode::NoMatchingDisk);
+        let none = named("data").resolve(&disks).expect_err("another name");
+        assert!(none.causes[0].contains("not the array \"data\""), "{none}");
+        assert!(none.causes[1].contains("it is \"root\", not \"data\""), "{none}");
+        assert_eq!("array=root".parse::<RootDeviceHints>().expect("good"), named("root"));
     }
 
     #[test]

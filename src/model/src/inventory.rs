@@ -96,12 +96,15 @@ pub enum Transport {
     Loop,
     Fc,
     Iscsi,
+    /// An array of disks, made or assembled by a task of this boot.
+    Md,
     #[default]
     #[serde(other)]
     Unknown,
 }
 
-/// A block device that could hold a system. Partitions, md, dm and the like are never listed here.
+/// A block device that could hold a system. Partitions, dm and the like are never listed here, and of arrays only those
+/// that tasks of this boot made or assembled.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Disk {
@@ -129,6 +132,9 @@ pub struct Disk {
     pub in_use: Vec<Use>,
     /// What libblkid finds on it.
     pub signatures: Vec<String>,
+    /// Of an array: its name. Its UUID is its serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array: Option<String>,
 }
 
 /// A reason for which a disk is not free.

@@ -24,6 +24,7 @@ pub mod outcome;
 pub mod partition;
 pub mod plan;
 pub mod profile;
+pub mod raid;
 pub mod share;
 pub mod task;
 pub mod taskfile;

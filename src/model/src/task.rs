@@ -10,6 +10,7 @@ use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
 pub use crate::layout::{PartitionKind, PartitionSize, PartitionSpec, PartitionTask};
 pub use crate::partition::PartitionName;
+pub use crate::raid::RaidTask;
 use crate::units::MIB;
 pub use crate::wipe::{WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify};
 pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, ReadBack, WriteImageTask, WriteMode};
@@ -24,6 +25,8 @@ pub enum Task {
     Wipe(WipeTask),
     /// Write a new partition table.
     Partition(PartitionTask),
+    /// Make arrays of disks.
+    Raid(RaidTask),
     /// Stream a disk image onto a disk.
     WriteImage(WriteImageTask),
     /// Make an image of a disk, or of one of its partitions, and store it.
@@ -138,6 +141,7 @@ impl Task {
             Self::Inventory(_) => "inventory",
             Self::Wipe(_) => "wipe",
             Self::Partition(_) => "partition",
+            Self::Raid(_) => "raid",
             Self::WriteImage(_) => "write_image",
             Self::Capture(_) => "capture",
             Self::ConfigDrive(_) => "config_drive",
@@ -159,7 +163,12 @@ impl Task {
                     *text = format!("({} bytes, not shown)", text.len());
                 }
             }
-            Self::Inventory(_) | Self::Wipe(_) | Self::Partition(_) | Self::BootEntry(_) | Self::Power(_) => {}
+            Self::Inventory(_)
+            | Self::Wipe(_)
+            | Self::Partition(_)
+            | Self::Raid(_)
+            | Self::BootEntry(_)
+            | Self::Power(_) => {}
         }
         task
     }
@@ -168,7 +177,7 @@ impl Task {
     #[must_use]
     pub fn is_destructive(&self) -> bool {
         match self {
-            Self::Wipe(_) | Self::Partition(_) | Self::WriteImage(_) | Self::ConfigDrive(_) => true,
+            Self::Wipe(_) | Self::Partition(_) | Self::Raid(_) | Self::WriteImage(_) | Self::ConfigDrive(_) => true,
             Self::Inventory(_) | Self::Capture(_) | Self::BootEntry(_) | Self::Power(_) => false,
         }
     }
@@ -184,7 +193,7 @@ impl Task {
         match self {
             Self::Inventory(_) | Self::Wipe(_) | Self::WriteImage(_) | Self::Capture(_) => OnInterrupt::Safe,
             // Their plan is made anew from the table as it is then.
-            Self::Partition(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => OnInterrupt::Reconcile,
+            Self::Partition(_) | Self::Raid(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => OnInterrupt::Reconcile,
             Self::Power(_) => OnInterrupt::Never,
         }
     }
@@ -214,6 +223,10 @@ impl Task {
             }
             Self::Partition(task) => {
                 hinted(&task.device)?;
+                task.check().or_else(invalid)
+            }
+            Self::Raid(task) => {
+                task.arrays.iter().flat_map(|array| array.members.hints()).try_for_each(hinted)?;
                 task.check().or_else(invalid)
             }
             Self::WriteImage(task) => {
