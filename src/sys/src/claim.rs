@@ -256,6 +256,10 @@ impl ClaimedDisk {
         Fault::from_error(code, error)
     }
 
+    pub(crate) fn into_parts(self) -> (File, Disk, DiskIdentity) {
+        (self.file, self.disk, self.identity)
+    }
+
     /// For a loop device over it only: whoever has the descriptor could write anything.
     pub(crate) fn descriptor(&self) -> &File {
         &self.file

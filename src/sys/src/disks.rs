@@ -1,7 +1,7 @@
 //! Which disks there are, from sysfs.
 //!
-//! Only whole disks that could hold a system: no partitions, no md, dm, zram, ram or optical drives. What stands on a
-//! disk is reported as a reason for which it is not free.
+//! Only whole disks that could hold a system: no partitions, no dm, zram, ram or optical drives, and of md only the arrays
+//! that tasks of this boot made or assembled. What stands on a disk is reported as a reason for which it is not free.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,7 @@ use speediso_model::inventory::{Disk, Transport, Use};
 use speediso_model::units::Bytes;
 
 use crate::ioctl;
+use crate::md::KnownArray;
 use crate::roots::{Roots, read_line, read_number};
 
 /// Which kinds of disk count.
@@ -36,6 +37,7 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
         .filter(|name| read_number(&roots.sys.join("block").join(name).join("hidden")) != Some(1))
         // A loop device without a file, a card reader without a card: nothing to choose, so nothing more is read of it.
         .filter(|name| read_number(&roots.sys.join("block").join(name).join("size")).is_some_and(|size| size > 0))
+        .chain(KnownArray::all(roots).into_iter().map(|array| array.device))
         .collect();
     names.sort();
     let uses = Uses::read(roots)?;
@@ -87,8 +89,9 @@ fn read_one(roots: &Roots, name: &str, uses: &Uses) -> Disk {
         Transport::Virtio => text(dir.join("serial")),
         _ => read_line(&device.join("serial")).or_else(|| vpd_serial(&device)).unwrap_or_default(),
     };
+    let array = name.starts_with("md").then(|| KnownArray::all(roots).into_iter().find(|a| a.device == name)).flatten();
     let wwn = read_line(&dir.join("wwid")).or_else(|| read_line(&device.join("wwid"))).filter(|w| is_wwn(w));
-    Disk {
+    let disk = Disk {
         name: roots.dev.join(name.replace('!', "/")).display().to_string(),
         model: if is_loop { String::new() } else { text(device.join("model")) },
         vendor: if is_loop { String::new() } else { vendor(&device) },
@@ -109,6 +112,11 @@ fn read_one(roots: &Roots, name: &str, uses: &Uses) -> Disk {
         diskseq: read_number(&dir.join("diskseq")),
         in_use: uses.of(roots, name),
         signatures: Vec::new(),
+        array: None,
+    };
+    match array {
+        Some(array) => array.as_disk(disk),
+        None => disk,
     }
 }
 

@@ -9,6 +9,8 @@ pub struct Roots {
     pub proc: PathBuf,
     pub dev: PathBuf,
     pub efivars: PathBuf,
+    /// What is remembered until the next boot.
+    pub run: PathBuf,
 }
 
 impl Roots {
@@ -25,6 +27,7 @@ impl Roots {
             proc: dir.join("proc"),
             dev: dir.join("dev"),
             efivars: dir.join("sys/firmware/efi/efivars"),
+            run: dir.join("run/speediso"),
         }
     }
 }
