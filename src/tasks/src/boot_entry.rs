@@ -1,9 +1,12 @@
 //! Making the firmware boot the disk.
 //!
+//! Of a mirror every member gets its entry, so that the machine boots whichever disk is lost.
+//!
 //! Under UEFI: the loader is looked for in the disk's EFI system partition, an entry for it is written, older entries of
 //! the same meaning are removed, and everything is read back. Under a BIOS there is no entry to write; what can be
 //! seen is whether the disk has boot code.
 
+mod array;
 mod esp;
 mod firmware;
 
@@ -110,11 +113,18 @@ fn intend(task: &BootEntryTask, ctx: &TaskCtx) -> Result<Intent, Fault> {
     let disk = task.device.resolve(&all)?.clone();
     let file = open(&disk, ctx)?;
     let (way, effects) = if efi::is_uefi(&ctx.roots) {
-        let target = esp::find(&file, &disk, task.loader.as_deref())?;
-        let change = firmware::Change::towards(&ctx.roots, &task.label, task.position, target)?;
+        let loader = task.loader.as_deref();
+        let targets = match disk.array {
+            Some(_) => array::targets(&file, &disk, loader, &all, ctx)?,
+            None => vec![esp::find(&file, &disk, loader)?],
+        };
+        let change = firmware::Change::towards(&ctx.roots, &task.label, task.position, targets)?;
         let effects = change.effects();
         (Way::Firmware(Box::new(change)), effects)
     } else {
+        if disk.array.is_some() {
+            array::check_readable_by_firmware(&disk, ctx)?;
+        }
         check_boot_code(&file, &disk)?;
         (Way::BootCode, vec!["BIOS: no firmware entry to write; the disk has boot code".to_owned()])
     };

@@ -15,6 +15,7 @@ mod inventory;
 mod partition;
 mod place;
 mod power;
+mod raid;
 pub mod share;
 mod single;
 mod table;
@@ -40,6 +41,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
         Task::Inventory(_) => Ok(inventory::plan()),
         Task::Wipe(task) => wipe::plan(task, ctx),
         Task::Partition(task) => partition::plan(task, ctx),
+        Task::Raid(task) => raid::plan(task, ctx),
         Task::WriteImage(task) => write_image::plan(task, ctx),
         Task::Capture(task) => capture::plan(task, ctx),
         Task::ConfigDrive(task) => config_drive::plan(task, ctx),
@@ -60,6 +62,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         Task::Inventory(_) => inventory::execute(ctx),
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
         Task::Partition(task) => partition::execute(task, expected, ctx),
+        Task::Raid(task) => raid::execute(task, expected, ctx),
         Task::WriteImage(task) => write_image::execute(task, expected, ctx),
         Task::Capture(task) => capture::execute(task, expected, ctx),
         Task::ConfigDrive(task) => config_drive::execute(task, expected, ctx),

@@ -106,7 +106,7 @@ fn run(task: &PartitionTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
     }
 }
 
-fn type_of(kind: &PartitionKind) -> Type {
+pub(crate) fn type_of(kind: &PartitionKind) -> Type {
     match kind {
         PartitionKind::Linux => partition_types::LINUX_FS,
         PartitionKind::Esp => partition_types::EFI,

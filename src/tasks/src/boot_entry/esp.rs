@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fatfs::{FileSystem, FsOptions};
-use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 use gpt::partition_types;
+use gpt::{GptConfig, GptDisk};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
 use speediso_model::inventory::Disk;
@@ -45,9 +45,46 @@ pub(super) fn find(file: &File, disk: &Disk, wanted: Option<&str>) -> Result<Tar
     })
 }
 
-fn find_inside(file: &File, disk: &Disk, wanted: Option<&str>) -> Result<Target, Fault> {
-    let sector = u64::from(disk.logical_sectors);
-    let block_size = match sector {
+/// Finds a loader in a device that is an EFI system partition itself, without a table: a mirror of such partitions.
+pub(super) fn find_bare(file: &File, disk: &Disk, wanted: Option<&str>) -> Result<String, Fault> {
+    let window = Window { file, start: 0, length: disk.size.0, at: 0, budget: READ_LIMIT };
+    let found = catch_unwind(AssertUnwindSafe(|| loader(window, wanted)))
+        .unwrap_or_else(|_| Err(io::Error::other("it is damaged beyond reading")));
+    let missing = |why: String| {
+        let what = wanted.map_or_else(|| "a boot loader".to_owned(), |path| format!("the boot loader {path}"));
+        Fault::new(FaultCode::LoaderMissing, format!("{} does not have {what}", describe(disk))).because(why)
+    };
+    match found {
+        Ok(Some(loader)) => Ok(loader),
+        Ok(None) => Err(missing("its file system does not have it".into())),
+        Err(e) => Err(missing(format!("it cannot be read as FAT: {e}"))),
+    }
+}
+
+/// How the firmware finds this partition of this disk.
+pub(super) fn partition(file: &File, disk: &Disk, number: u32, loader: &str) -> Result<Target, Fault> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let table = table(file, disk)?;
+        let partition = table.partitions().get(&number).filter(|p| p.is_used());
+        let sectors = partition.and_then(|p| p.last_lba.checked_sub(p.first_lba)?.checked_add(1));
+        let (Some(partition), Some(sectors)) = (partition, sectors) else {
+            return Err(Fault::new(FaultCode::PartitionTable, format!("{} has no partition {number}", describe(disk))));
+        };
+        Ok(Target {
+            loader: loader.to_owned(),
+            number,
+            first_sector: partition.first_lba,
+            sectors,
+            guid: partition.part_guid.to_bytes_le(),
+        })
+    }))
+    .unwrap_or_else(|_| {
+        Err(Fault::new(FaultCode::PartitionTable, format!("the table of {} is damaged beyond reading", describe(disk))))
+    })
+}
+
+fn table<'a>(file: &'a File, disk: &Disk) -> Result<GptDisk<Window<'a>>, Fault> {
+    let block_size = match disk.logical_sectors {
         512 => LogicalBlockSize::Lb512,
         4096 => LogicalBlockSize::Lb4096,
         other => {
@@ -55,11 +92,15 @@ fn find_inside(file: &File, disk: &Disk, wanted: Option<&str>) -> Result<Target,
         }
     };
     let whole = Window { file, start: 0, length: disk.size.0, at: 0, budget: READ_LIMIT };
-    let table =
-        GptConfig::new().writable(false).logical_block_size(block_size).open_from_device(whole).map_err(|e| {
-            Fault::from_error(FaultCode::PartitionTable, &e)
-                .because(format!("looking for the EFI system partition of {}", describe(disk)))
-        })?;
+    GptConfig::new().writable(false).logical_block_size(block_size).open_from_device(whole).map_err(|e| {
+        Fault::from_error(FaultCode::PartitionTable, &e)
+            .because(format!("looking for the EFI system partition of {}", describe(disk)))
+    })
+}
+
+fn find_inside(file: &File, disk: &Disk, wanted: Option<&str>) -> Result<Target, Fault> {
+    let sector = u64::from(disk.logical_sectors);
+    let table = table(file, disk)?;
     let mut seen = Vec::new();
     for (number, partition) in table.partitions() {
         if partition.part_type_guid != partition_types::EFI {

@@ -112,7 +112,7 @@ fn an_entry_is_written_ordered_and_found_again() {
     efi::set_boot_order(&roots, &[0, 1, 2, 3]).unwrap();
     efi::write(&roots, "BootCurrent", GLOBAL, 6, &[0, 0]).unwrap();
 
-    let towards = || Change::towards(&roots, "speediso", BootPosition::AfterCurrent, target.clone()).unwrap();
+    let towards = || Change::towards(&roots, "speediso", BootPosition::AfterCurrent, vec![target.clone()]).unwrap();
     let ended = towards().carry_out(&roots);
     assert_eq!((ended.outcome, ended.changed), (Outcome::Verified, Some(Changed::Changed)), "{:?}", ended.fault);
     // The network first as before, then the disk; both older entries are gone, the unreadable one is left alone.
@@ -125,11 +125,44 @@ fn an_entry_is_written_ordered_and_found_again() {
     let again = towards().carry_out(&roots);
     assert_eq!((again.outcome, again.changed), (Outcome::Verified, Some(Changed::AlreadySo)));
     // A firmware that refuses is told, and what was not changed is said to be so.
-    let change = Change::towards(&roots, "new", BootPosition::First, target.clone()).unwrap();
+    let change = Change::towards(&roots, "new", BootPosition::First, vec![target.clone()]).unwrap();
     fs::create_dir(roots.efivars.join(format!("Boot0001-{GLOBAL}"))).unwrap();
     let refused = change.carry_out(&roots);
     assert!(!refused.outcome.is_success());
     assert_eq!(refused.fault.unwrap().code, FaultCode::FirmwareVariable);
+}
+
+/// A mirrored EFI system partition: an entry for each disk, none of a third that is gone, and nothing new the next time.
+#[test]
+fn a_mirror_has_an_entry_for_each_disk() {
+    let (_dir, roots) = firmware();
+    let target = |guid: u8| esp::Target {
+        loader: "\\EFI\\BOOT\\BOOTX64.EFI".into(),
+        number: 1,
+        first_sector: 2048,
+        sectors: 65536,
+        guid: [guid; 16],
+    };
+    let towards = |targets| Change::towards(&roots, "mirror", BootPosition::First, targets).unwrap();
+    let three = towards(vec![target(1), target(2), target(3)]).carry_out(&roots);
+    assert_eq!((three.outcome, efi::boot_entries(&roots).unwrap().len()), (Outcome::Verified, 3 + others(&roots)));
+    let two = towards(vec![target(1), target(2)]).carry_out(&roots);
+    assert_eq!((two.outcome, two.changed), (Outcome::Verified, Some(Changed::Changed)), "{:?}", two.fault);
+    let ours: Vec<(String, [u8; 16])> = efi::boot_entries(&roots)
+        .unwrap()
+        .into_iter()
+        .filter_map(|e| e.option)
+        .filter(|o| o.description.starts_with("mirror"))
+        .map(|o| (o.description.clone(), o.target().unwrap().0))
+        .collect();
+    assert_eq!(ours, [("mirror".to_owned(), [1; 16]), ("mirror (disk 2)".to_owned(), [2; 16])]);
+    let again = towards(vec![target(1), target(2)]).carry_out(&roots);
+    assert_eq!((again.outcome, again.changed), (Outcome::Verified, Some(Changed::AlreadySo)));
+}
+
+fn others(roots: &Roots) -> usize {
+    let is_other = |e: &&efi::BootEntry| e.option.as_ref().is_none_or(|o| !o.description.starts_with("mirror"));
+    efi::boot_entries(roots).unwrap().iter().filter(is_other).count()
 }
 
 #[test]

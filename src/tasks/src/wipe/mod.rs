@@ -47,7 +47,7 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
             }
         }
         WipeTargets::AllDisks => {
-            for disk in all.iter().filter(|d| !d.removable) {
+            for disk in all.iter().filter(|d| !d.removable && d.array.is_none()) {
                 // A disk in use is not left out: the order says all, and "all but some" is not what it says.
                 if let Some(Rejection::Unusable { code, reason }) = unusable(disk, false) {
                     return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
@@ -196,6 +196,8 @@ fn wipe(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx, done: &mut Progresse
     let verified = verify(task.verify, pattern, disk, ctx)?;
     ctx.reporter.step_ended(&format!("verify {name}"), &format!("{} read back and compared", Bytes(verified.bytes)));
     let table_read = disk.reread_table().on(disk)?;
+    // Of its members superblocks, copies, parity and what lies beyond the array were not reached.
+    let level = disk.disk().array.is_none().then_some("clear");
 
     let slow = slow_slices(&profile);
     if !slow.is_empty() {
@@ -203,9 +205,12 @@ fn wipe(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx, done: &mut Progresse
     }
     Ok(Ended::verified(
         Changed::Changed,
-        format!("clear: overwritten {} times, {}", task.passes_before.len() + 1, verified.method),
+        match level {
+            Some(level) => format!("{level}: overwritten {} times, {}", task.passes_before.len() + 1, verified.method),
+            None => format!("array overwritten, {}: reaches no level for its member disks", verified.method),
+        },
         json!({
-            "level": "clear",
+            "level": level,
             "bytes": disk.size(),
             "pattern_seed": format!("{seed:016x}"),
             "verified_bytes": verified.bytes,

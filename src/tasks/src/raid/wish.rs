@@ -1,0 +1,122 @@
+//! One array as it shall be, down to the byte, and in what another one differs from it.
+
+use speediso_model::raid::{RaidArray, RaidLevel, Slot};
+use speediso_model::units::Bytes;
+use speediso_sys::lend::Part;
+use speediso_sys::md::MdArray;
+
+use super::mdadm::Superblock;
+
+#[derive(Clone, Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) array: &'a RaidArray,
+    pub(super) slot: Slot,
+    /// Which of its group's disks are its members, in their order; the spares come last.
+    pub(super) order: Vec<usize>,
+}
+
+impl Wish<'_> {
+    pub(super) fn active(&self) -> usize {
+        self.array.active(self.order.len())
+    }
+
+    pub(super) fn part(&self) -> Part {
+        let Slot { start, length, .. } = self.slot;
+        match self.slot.partition {
+            Some(number) => Part::Partition { number, start, length },
+            None => Part::Whole,
+        }
+    }
+
+    /// As the kernel and `mdadm` call it.
+    pub(super) fn kernel_level(&self) -> String {
+        format!("raid{}", self.array.level.number())
+    }
+
+    pub(super) fn module(&self) -> &'static str {
+        match self.array.level {
+            RaidLevel::Stripes => "raid0",
+            RaidLevel::Mirror => "raid1",
+            RaidLevel::Parity | RaidLevel::DoubleParity => "raid456",
+            RaidLevel::StripedMirrors => "raid10",
+        }
+    }
+
+    /// `RAID-1 "root" of 2 disks, 1.9 GiB, metadata 1.2, internal bitmap`
+    pub(super) fn in_words(&self) -> String {
+        let array = self.array;
+        let mut text = format!("{} {:?} of {} disks", array.level, array.name, self.active());
+        if array.spares > 0 {
+            text.push_str(&format!(" and {} spare", array.spares));
+        }
+        text.push_str(&format!(", {}, metadata {}", Bytes(self.slot.capacity), array.metadata.version()));
+        if let Some(chunk) = array.chunk_size() {
+            text.push_str(&format!(", chunks of {}", Bytes(chunk)));
+        }
+        text.push_str(if array.has_bitmap() { ", internal bitmap" } else { ", no bitmap" });
+        text
+    }
+
+    /// In what the kernel's array is another one; `numbers` are those of the devices that shall be its members.
+    pub(super) fn differs_from(&self, found: &MdArray, numbers: &[String]) -> Vec<String> {
+        let mut differences = Differences::default();
+        differences.compare("level", &self.kernel_level(), &found.level);
+        differences.compare("number of members", &self.active(), &found.raid_disks);
+        differences.compare("metadata", &self.array.metadata.version(), &found.metadata.as_str());
+        differences.compare("internal bitmap", &self.array.has_bitmap(), &found.has_bitmap);
+        if let Some(chunk) = self.array.chunk_size() {
+            differences.compare("chunk", &Bytes(chunk), &Bytes(found.chunk));
+        }
+        if self.array.level.is_redundant() {
+            differences.compare("size of a member", &self.slot.component, &found.component);
+            differences.compare("size", &self.slot.capacity, &found.size);
+        } else if found.size < self.slot.capacity {
+            // Stripes take what there is behind each superblock, which may be a little more.
+            differences.compare("size", &self.slot.capacity, &found.size);
+        }
+        let mut wanted = numbers.to_vec();
+        let mut present: Vec<String> = found.members.iter().map(|m| m.number.clone()).collect();
+        wanted.sort();
+        present.sort();
+        differences.compare("members (device numbers)", &wanted.join(", "), &present.join(", "));
+        for member in found.members.iter().filter(|m| m.is("faulty")) {
+            differences.0.push(format!("its member {} has failed", member.device));
+        }
+        differences.0
+    }
+
+    /// In what a member's superblock is that of another array.
+    pub(super) fn differs_from_superblock(&self, found: &Superblock) -> Vec<String> {
+        let mut differences = Differences::default();
+        differences.compare("name", &self.array.name, &found.name);
+        differences.compare("level", &self.kernel_level(), &found.level);
+        differences.compare("number of members", &self.active(), &found.raid_disks);
+        differences.compare("metadata", &self.array.metadata.version(), &found.metadata.as_str());
+        differences.compare("internal bitmap", &self.array.has_bitmap(), &found.has_bitmap);
+        if let Some(chunk) = self.array.chunk_size() {
+            differences.compare("chunk", &chunk, &found.chunk.unwrap_or(0));
+        }
+        differences.compare("offset of the data", &self.slot.data_offset, &found.data_offset);
+        if self.array.level.is_redundant() {
+            differences.compare("size of a member", &self.slot.component, &found.component);
+        }
+        if let Some(uuid) = self.array.uuid {
+            differences.compare("uuid", &uuid.simple().to_string(), &found.uuid);
+        }
+        if !found.checksum_is_good {
+            differences.0.push("the superblock's checksum is wrong".into());
+        }
+        differences.0
+    }
+}
+
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn compare<T: PartialEq + std::fmt::Display>(&mut self, what: &str, wanted: &T, found: &T) {
+        if wanted != found {
+            self.0.push(format!("{what} is {found}, not {wanted}"));
+        }
+    }
+}
