@@ -2,6 +2,8 @@
 # tests/images/tiny.sh OUT.raw [KERNEL_WORDS]: the smallest disk that boots Debian's kernel by BIOS and by UEFI.
 # On its console (ttyS0) the system prints "TINY-OS UP cmdline=...", "TINY-OS HOSTNAME <name>" from the config drive,
 # the partitions and "TINY-OS READY"; with tiny.poweroff among KERNEL_WORDS it then powers off, else it waits.
+# With tiny.raid among them it can run from a mirror: it assembles the array, degraded if need be, mounts its root from it
+# and says "TINY-OS ROOT <device> members=<present> degraded=<missing>".
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/images/lib.sh
@@ -15,10 +17,12 @@ need cpio cpio
 need depmod kmod
 need zstd zstd
 
+raid=()
+case " $words " in *' tiny.raid '*) raid=(mdadm libc6 libudev1) ;; esac
 package=$(kernel_package linux-image-amd64)
 release=${package#linux-image-}
 key=$({
-    package_digests "$package" busybox-static
+    package_digests "$package" busybox-static "${raid[@]}"
     cat "$0" "$here/lib.sh" "$here/tiny/init"
     echo "$words"
 } | sha256sum | cut -c1-32)
@@ -35,7 +39,7 @@ if [ ! -e "$cached" ]; then
     dpkg-deb --extract "$busybox" "$work/busybox"
 
     depmod -b "$work/kernel" "$release"
-    for module in virtio_pci virtio_blk virtio_scsi nvme ahci ata_piix sd_mod vfat nls_cp437 nls_ascii nls_iso8859-1 nls_utf8 ext4 crc32c_generic isofs; do
+    for module in ${raid[0]:+raid1} virtio_pci virtio_blk virtio_scsi nvme ahci ata_piix sd_mod vfat nls_cp437 nls_ascii nls_iso8859-1 nls_utf8 ext4 crc32c_generic isofs; do
         modprobe -d "$work/kernel" -S "$release" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
     done | sort -u | while read -r file; do
         install -D -m 644 "$file" "$work/initrd/${file#"$work/kernel/"}"
@@ -46,6 +50,16 @@ if [ ! -e "$cached" ]; then
     ln -s busybox "$work/initrd/bin/sh"
     install -m 755 "$here/tiny/init" "$work/initrd/init"
     mkdir "$work/initrd/sbin" && ln -s ../bin/busybox "$work/initrd/sbin/modprobe"
+    if [ ${#raid[@]} -gt 0 ]; then
+        for part in "${raid[@]}"; do
+            dpkg-deb --extract "$(fetch "$part")" "$work/$part"
+        done
+        libraries=lib/x86_64-linux-gnu
+        install -D "$work/mdadm/sbin/mdadm" "$work/initrd/sbin/mdadm"
+        install -D "$work/libc6/$libraries/libc.so.6" "$work/initrd/$libraries/libc.so.6"
+        install -D "$work/libc6/$libraries/ld-linux-x86-64.so.2" "$work/initrd/lib64/ld-linux-x86-64.so.2"
+        install -D -T "$work/libudev1/usr/$libraries/libudev.so.1" "$work/initrd/$libraries/libudev.so.1"
+    fi
     (cd "$work/initrd" && find . -print0 | sort -z | cpio --quiet --null -o -H newc -R 0:0 --reproducible) |
         zstd -q -9 >"$work/root/boot/initrd.img"
     cp "$work/kernel/boot/vmlinuz-$release" "$work/root/boot/vmlinuz"

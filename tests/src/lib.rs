@@ -8,6 +8,7 @@
 
 pub mod bad;
 mod disk;
+mod orders;
 mod ramdisk;
 mod ssh;
 
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use speediso_lab::{Log, Programs, repository, tool};
 
 pub use disk::TestDisk;
+pub use orders::{Orders, results};
 pub use ramdisk::{Ramdisk, boot_words};
 pub use ssh::LiveSsh;
 
@@ -48,12 +50,21 @@ pub struct TinyImage {
 impl TinyImage {
     /// Made from packages: seconds the first time, since the ramdisk needed the same ones.
     pub fn get() -> Result<Self> {
+        Self::made("tiny", "")
+    }
+
+    /// One that assembles the array it stands on, degraded if need be, and runs from it.
+    pub fn on_mirrors() -> Result<Self> {
+        Self::made("tiny-raid", "tiny.raid")
+    }
+
+    fn made(name: &str, words: &str) -> Result<Self> {
         let root = root()?;
-        let raw = root.join("target/images/tiny.raw");
-        let zst = root.join("target/images/tiny.raw.zst");
+        let raw = root.join(format!("target/images/{name}.raw"));
+        let zst = root.join(format!("target/images/{name}.raw.zst"));
         // The script keeps what it makes by content: always asking costs a second and never gives an old image.
         std::fs::create_dir_all(root.join("target/images"))?;
-        tool::run(Command::new(root.join("tests/images/tiny.sh")).arg(&raw).current_dir(&root))?;
+        tool::run(Command::new(root.join("tests/images/tiny.sh")).arg(&raw).arg(words).current_dir(&root))?;
         // Made anew whenever the image is younger: both must be the same disk.
         let stale = match (zst.metadata().and_then(|m| m.modified()), raw.metadata()?.modified()) {
             (Ok(packed), Ok(unpacked)) => packed < unpacked,
