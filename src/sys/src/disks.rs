@@ -44,7 +44,7 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
     Ok(names.iter().map(|name| read_one(roots, name, &uses)).collect())
 }
 
-fn is_disk(name: &str, scope: DiskScope) -> bool {
+pub(crate) fn is_disk(name: &str, scope: DiskScope) -> bool {
     let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
     match prefix {
         "loop" => scope.loops,
