@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::{CHILD_ARGUMENT, Signature};
+use super::{CHILD_ARGUMENT, Signature, Survey};
 use crate::process::{abandon, collect, wait};
 
 /// Far more than a disk full of signatures takes in JSON.
@@ -33,6 +33,15 @@ pub enum ProbeError {
 /// # Errors
 /// When the child cannot be started, fails, gives no answer, or takes longer than `deadline`.
 pub fn probe_file_in_child(exe: &Path, disk: File, deadline: Duration) -> Result<Vec<Signature>, ProbeError> {
+    let signatures = survey_in_child(exe, disk, deadline)?.signatures;
+    Ok(signatures.into_iter().filter(|signature| !signature.is_trace()).collect())
+}
+
+/// Surveys an open disk in a child of the program `exe`.
+///
+/// # Errors
+/// When the child cannot be started, fails, gives no answer, or takes longer than `deadline`.
+pub fn survey_in_child(exe: &Path, disk: File, deadline: Duration) -> Result<Survey, ProbeError> {
     let mut child = Command::new(exe)
         .arg(CHILD_ARGUMENT)
         .env_clear()

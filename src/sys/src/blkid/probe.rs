@@ -7,48 +7,56 @@ use std::os::fd::AsRawFd as _;
 use blkid::consts::{BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
 use blkid::{BlkidErr, BlkidProbe};
 
-use super::Signature;
+use super::{Magic, Signature};
 
 pub(super) const TABLE: &str = "partition table";
+const TABLE_LENGTH: u64 = 16 * 1024;
 
 /// libblkid counts in these, whatever the disk's sectors are.
 const SECTOR: i64 = 512;
-/// As many as a GPT usually holds. What lies beyond is not listed.
-const PARTITION_LIMIT: i32 = 128;
+/// Twice as many as a GPT usually holds. What lies beyond is not listed.
+const PARTITION_LIMIT: i32 = 256;
 /// No disk has that many superblocks on top of each other; a probe that finds more goes in circles.
 const ROUND_LIMIT: usize = 32;
 /// Labels are at most a few hundred bytes in any format.
 const TEXT_LIMIT: usize = 256;
 
-/// Everything libblkid recognises on a disk and in its partitions, in this process.
-///
-/// The partitions are found through the table on the disk, so the kernel need not know them.
-///
-/// # Errors
-/// When libblkid cannot read the disk.
-pub fn probe_here(disk: &File) -> io::Result<Vec<Signature>> {
-    let mut found = probe_range(disk, 0, 0, None)?;
-    for (number, start, size) in partitions(disk)? {
-        // One partition that cannot be read (past the end, damaged) does not hide the others.
-        found.extend(probe_range(disk, start, size, Some(number)).unwrap_or_default());
-    }
-    Ok(found)
+/// Longer than any magic that libblkid knows: those that are not text come without their length.
+const MAGIC_LIMIT: u64 = 32;
+
+/// A whole disk, set up for probing before the rights to open anything are given up: libblkid asks sysfs whether it is a
+/// whole one, and looks for the metadata of RAID firmware (Intel, Adaptec, Promise, ...) on no other. It reads nothing from
+/// the disk for that.
+pub(super) fn whole_disk(disk: &File) -> io::Result<BlkidProbe> {
+    let probe = part(disk, 0, 0)?;
+    // Kept in the probe.
+    let _ = probe.is_wholedisk();
+    Ok(probe)
+}
+
+/// What libblkid recognises in a part of the disk.
+pub(super) fn probe_range(disk: &File, start: i64, size: i64, partition: Option<u32>) -> io::Result<Vec<Signature>> {
+    probe_all(&mut part(disk, start, size)?, start, partition)
 }
 
 /// `size` 0 is the rest of the disk.
-fn probe_range(disk: &File, start: i64, size: i64, partition: Option<u32>) -> io::Result<Vec<Signature>> {
+fn part(disk: &File, start: i64, size: i64) -> io::Result<BlkidProbe> {
     let mut probe = BlkidProbe::new().map_err(failed)?;
     probe.set_device(disk.as_raw_fd(), start, size).map_err(failed)?;
     probe.enable_superblocks(true).map_err(failed)?;
-    let wanted = vec![BlkidSublks::Type, BlkidSublks::Usage, BlkidSublks::Label, BlkidSublks::Uuid];
+    let wanted = vec![BlkidSublks::Type, BlkidSublks::Usage, BlkidSublks::Label, BlkidSublks::Uuid, BlkidSublks::Magic];
     probe.set_superblock_flags(BlkidSublksFlags::new(wanted)).map_err(failed)?;
     probe.enable_partitions(true).map_err(failed)?;
+    Ok(probe)
+}
+
+pub(super) fn probe_all(probe: &mut BlkidProbe, start: i64, partition: Option<u32>) -> io::Result<Vec<Signature>> {
     let mut found: Vec<Signature> = Vec::new();
     for _ in 0..ROUND_LIMIT {
         match probe.do_probe().map_err(failed)? {
             BlkidProbeRet::Done => break,
             BlkidProbeRet::Success => {
-                let signature = signature(&probe, partition);
+                let signature = signature(probe, partition, u64::try_from(start).unwrap_or_default());
                 if !signature.kind.is_empty() && !found.contains(&signature) {
                     found.push(signature);
                 }
@@ -58,26 +66,33 @@ fn probe_range(disk: &File, start: i64, size: i64, partition: Option<u32>) -> io
     Ok(found)
 }
 
-fn signature(probe: &BlkidProbe, partition: Option<u32>) -> Signature {
+fn signature(probe: &BlkidProbe, partition: Option<u32>, start: u64) -> Signature {
     // A label may be any bytes; one that is not text is left out rather than the whole signature.
     let value = |name| probe.lookup_value(name).map(|text| printable(&text)).unwrap_or_default();
     let superblock = value("TYPE");
     if superblock.is_empty() {
-        return Signature {
-            partition,
-            kind: value("PTTYPE"),
-            usage: TABLE.to_owned(),
-            uuid: value("PTUUID"),
-            label: String::new(),
-        };
+        // Every table is known by something in the first 16 KiB; where exactly is not told.
+        let (kind, usage, uuid) = (value("PTTYPE"), TABLE.to_owned(), value("PTUUID"));
+        let magics = vec![Magic { offset: start, length: TABLE_LENGTH }];
+        return Signature { partition, kind, usage, uuid, magics, ..Signature::default() };
     }
-    Signature { partition, kind: superblock, usage: value("USAGE"), label: value("LABEL"), uuid: value("UUID") }
+    let magics = value("SBMAGIC_OFFSET").parse::<u64>().ok().and_then(|offset| start.checked_add(offset));
+    let length = probe.lookup_value("SBMAGIC").map_or(MAGIC_LIMIT, |magic| (magic.len() as u64).max(1));
+    Signature {
+        partition,
+        kind: superblock,
+        usage: value("USAGE"),
+        label: value("LABEL"),
+        uuid: value("UUID"),
+        magics: magics.map(|offset| Magic { offset, length }).into_iter().collect(),
+        ..Signature::default()
+    }
 }
 
-/// Number, start and size in bytes of each partition in the table, if there is one.
-fn partitions(disk: &File) -> io::Result<Vec<(u32, i64, i64)>> {
+/// Number, start and size in bytes of each partition in the table that a part of the disk begins with, if there is one.
+pub(super) fn partitions(disk: &File, start: i64, size: i64) -> io::Result<Vec<(u32, u64, u64)>> {
     let mut probe = BlkidProbe::new().map_err(failed)?;
-    probe.set_device(disk.as_raw_fd(), 0, 0).map_err(failed)?;
+    probe.set_device(disk.as_raw_fd(), start, if start == 0 { 0 } else { size }).map_err(failed)?;
     probe.enable_superblocks(false).map_err(failed)?;
     probe.enable_partitions(true).map_err(failed)?;
     let Ok(mut list) = probe.get_partitions() else { return Ok(Vec::new()) };
@@ -92,8 +107,10 @@ fn partitions(disk: &File) -> io::Result<Vec<(u32, i64, i64)>> {
         let Ok(number) = partition.get_partno() else { continue };
         let in_bytes = |sectors: &blkid::BlkidSectors| sectors.as_ref().checked_mul(SECTOR).filter(|b| *b > 0);
         // A partition without extent or past any possible end has nothing to be probed.
-        if let (Some(start), Some(size)) = (in_bytes(&partition.get_start()), in_bytes(&partition.get_size())) {
-            found.push((number, start, size));
+        let Some((at, size)) = in_bytes(&partition.get_start()).zip(in_bytes(&partition.get_size())) else { continue };
+        if let (Some(at), Ok(size)) = (start.checked_add(at).and_then(|at| u64::try_from(at).ok()), u64::try_from(size))
+        {
+            found.push((number, at, size));
         }
     }
     Ok(found)
