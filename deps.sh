@@ -29,6 +29,12 @@ e2fsprogs: making and checking ext4
 xfsprogs: file systems that must be recognised, captured and grown
 btrfs-progs: file systems that grow
 ntfs-3g: NTFS, made, captured and grown
+mdadm: examining what a teardown leaves
+lvm2: volumes that a teardown must clear
+dmsetup: mapped devices that a teardown must take down
+cryptsetup-bin: LUKS, likewise
+bcache-tools: bcache, likewise
+xorriso: hybrid ISO images, likewise
 gdisk: checking partition tables independently
 fdisk: losetup and sfdisk in the tests
 util-linux: loop devices in the tests

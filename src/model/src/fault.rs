@@ -81,7 +81,7 @@ fault_codes! {
     // Choosing a disk
     NoMatchingDisk, "no-matching-disk", Operator, "compare the hints with the disks listed";
     AmbiguousDisk, "ambiguous-disk", Operator, "add a serial number or WWN to the hints, so that one disk matches";
-    DiskInUse, "disk-in-use", Refused, "release the disk (unmount, swapoff, stop what holds it) or choose another";
+    DiskInUse, "disk-in-use", Refused, "give a `teardown` task that names the disk, release it by hand (unmount, swapoff, stop what holds it), or choose another";
     DiskRemovable, "disk-removable", Refused, "remove the medium, or name it by serial and set allow_removable";
     DiskReadOnly, "disk-read-only", Hardware, "clear the write protection of the disk or replace it";
     DiskChanged, "disk-changed", Refused, "the disk is not the one of the plan any more; order again after looking at the machine";

@@ -11,6 +11,7 @@ use crate::image::{Compression, ImageFormat, ImageSource};
 pub use crate::layout::{PartitionKind, PartitionSize, PartitionSpec, PartitionTask};
 pub use crate::partition::PartitionName;
 pub use crate::raid::RaidTask;
+pub use crate::teardown::TeardownTask;
 use crate::units::MIB;
 pub use crate::wipe::{WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify};
 pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, ReadBack, WriteImageTask, WriteMode};
@@ -23,6 +24,8 @@ pub enum Task {
     Inventory(InventoryTask),
     /// Make what the disks hold unreadable, and see that it is.
     Wipe(WipeTask),
+    /// Take down whatever stands on disks, and clear what would stand up again.
+    Teardown(TeardownTask),
     /// Write a new partition table.
     Partition(PartitionTask),
     /// Make arrays of disks.
@@ -140,6 +143,7 @@ impl Task {
         match self {
             Self::Inventory(_) => "inventory",
             Self::Wipe(_) => "wipe",
+            Self::Teardown(_) => "teardown",
             Self::Partition(_) => "partition",
             Self::Raid(_) => "raid",
             Self::WriteImage(_) => "write_image",
@@ -165,6 +169,7 @@ impl Task {
             }
             Self::Inventory(_)
             | Self::Wipe(_)
+            | Self::Teardown(_)
             | Self::Partition(_)
             | Self::Raid(_)
             | Self::BootEntry(_)
@@ -177,7 +182,12 @@ impl Task {
     #[must_use]
     pub fn is_destructive(&self) -> bool {
         match self {
-            Self::Wipe(_) | Self::Partition(_) | Self::Raid(_) | Self::WriteImage(_) | Self::ConfigDrive(_) => true,
+            Self::Wipe(_)
+            | Self::Teardown(_)
+            | Self::Partition(_)
+            | Self::Raid(_)
+            | Self::WriteImage(_)
+            | Self::ConfigDrive(_) => true,
             Self::Inventory(_) | Self::Capture(_) | Self::BootEntry(_) | Self::Power(_) => false,
         }
     }
@@ -192,8 +202,12 @@ impl Task {
     pub fn on_interrupt(&self) -> OnInterrupt {
         match self {
             Self::Inventory(_) | Self::Wipe(_) | Self::WriteImage(_) | Self::Capture(_) => OnInterrupt::Safe,
-            // Their plan is made anew from the table as it is then.
-            Self::Partition(_) | Self::Raid(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => OnInterrupt::Reconcile,
+            // Their plan is made anew from what is there then.
+            Self::Teardown(_)
+            | Self::Partition(_)
+            | Self::Raid(_)
+            | Self::ConfigDrive(_)
+            | Self::BootEntry(_) => OnInterrupt::Reconcile,
             Self::Power(_) => OnInterrupt::Never,
         }
     }
@@ -220,6 +234,10 @@ impl Task {
                     ));
                 }
                 Ok(())
+            }
+            Self::Teardown(task) => {
+                task.devices.hints().try_for_each(hinted)?;
+                task.check().or_else(invalid)
             }
             Self::Partition(task) => {
                 hinted(&task.device)?;
@@ -338,6 +356,8 @@ mod tests {
     fn orders_are_read_strictly() {
         parse(r#"{"task":"inventory"}"#).expect("good");
         parse(r#"{"task":"wipe","devices":"all_disks","level":"clear"}"#).expect("good");
+        parse(r#"{"task":"teardown","devices":"all_disks"}"#).expect("good");
+        parse(r#"{"task":"teardown","devices":{"hints":[{"serial":"x"}]},"unmount":true}"#).expect("good");
         for bad in [
             r#"{"task":"format_everything"}"#,
             r#"{"task":"inventory","fast":true}"#,
@@ -345,6 +365,7 @@ mod tests {
             r#"{"task":"wipe","devices":{"hints":[{"name":"/dev/sda"}]},"level":"clear"}"#,
             r#"{"task":"wipe","devices":"all_disks","level":"sparkling"}"#,
             r#"{"task":"power","action":"explode"}"#,
+            r#"{"task":"teardown","devices":"all_disks","force":true}"#,
             r#"{"task":"config_drive","device":{"serial":"x"},"content":{"instance_id":"i","hostname":"h"},"extra":1}"#,
         ] {
             assert!(parse(bad).is_err(), "{bad}");
@@ -357,6 +378,8 @@ mod tests {
             (r#"{"task":"wipe","devices":{"hints":[]},"level":"clear"}"#, FaultCode::TaskInvalid, "devices"),
             (r#"{"task":"wipe","devices":{"hints":[{}]},"level":"clear"}"#, FaultCode::TaskInvalid, "hints are empty"),
             (r#"{"task":"wipe","devices":"all_disks","level":"purge"}"#, FaultCode::Unsupported, "purge"),
+            (r#"{"task":"teardown","devices":{"hints":[]}}"#, FaultCode::TaskInvalid, "devices"),
+            (r#"{"task":"teardown","devices":{"hints":[{}]}}"#, FaultCode::TaskInvalid, "hints are empty"),
             (r#"{"task":"partition","device":{"serial":"x"},"partitions":[]}"#, FaultCode::TaskInvalid, "partitions"),
             (
                 r#"{"task":"write_image","device":{"serial":"x"},"image":{"url":"file:///etc/shadow","compression":"none",

@@ -19,6 +19,7 @@ mod raid;
 pub mod share;
 mod single;
 mod table;
+mod teardown;
 mod wipe;
 mod write_image;
 
@@ -40,6 +41,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
     match task {
         Task::Inventory(_) => Ok(inventory::plan()),
         Task::Wipe(task) => wipe::plan(task, ctx),
+        Task::Teardown(task) => teardown::plan(task, ctx),
         Task::Partition(task) => partition::plan(task, ctx),
         Task::Raid(task) => raid::plan(task, ctx),
         Task::WriteImage(task) => write_image::plan(task, ctx),
@@ -61,6 +63,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
     match task {
         Task::Inventory(_) => inventory::execute(ctx),
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
+        Task::Teardown(task) => teardown::execute(task, expected, ctx),
         Task::Partition(task) => partition::execute(task, expected, ctx),
         Task::Raid(task) => raid::execute(task, expected, ctx),
         Task::WriteImage(task) => write_image::execute(task, expected, ctx),
