@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod abilities;
 pub mod api;
 pub mod build;
 pub mod capture;
@@ -19,6 +20,7 @@ pub mod image;
 pub mod inventory;
 pub mod layout;
 pub mod node;
+pub mod nvme_format;
 pub mod order;
 pub mod outcome;
 pub mod partition;

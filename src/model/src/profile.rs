@@ -10,7 +10,7 @@ use crate::hints::RootDeviceHints;
 use crate::image::ImageSource;
 use crate::task::{
     BootEntryTask, BootPosition, ConfigDriveContent, ConfigDriveTask, Grow, InventoryTask, PowerAction, PowerTask,
-    ReadBack, Task, WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask,
+    ReadBack, RecordedDisk, Task, WipeLevel, WipeMethod, WipePass, WipeTargets, WipeTask, WipeVerify, WriteImageTask,
 };
 use crate::units::{Bytes, MIB};
 
@@ -24,12 +24,14 @@ pub enum Profile {
     Lininstall,
     /// Wipe the disks named, or all.
     Wipe,
+    /// Wipe all disks for good, and say `unknown` if one that was recorded here is gone.
+    Decommission,
     /// No task: the live system, reachable by ssh.
     Shell,
 }
 
 impl Profile {
-    pub const ALL: [Self; 4] = [Self::Inventory, Self::Lininstall, Self::Wipe, Self::Shell];
+    pub const ALL: [Self; 5] = [Self::Inventory, Self::Lininstall, Self::Wipe, Self::Decommission, Self::Shell];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Profile {
             Self::Inventory => "inventory",
             Self::Lininstall => "lininstall",
             Self::Wipe => "wipe",
+            Self::Decommission => "decommission",
             Self::Shell => "shell",
         }
     }
@@ -61,6 +64,7 @@ impl Profile {
                 Vec::new()
             }
             Self::Wipe => self.read::<WipeParameters>(parameters)?.expand(),
+            Self::Decommission => self.read::<DecommissionParameters>(parameters)?.expand(),
             Self::Lininstall => self.read::<LininstallParameters>(parameters)?.expand(),
         };
         tasks.iter().try_for_each(Task::validate)?;
@@ -88,6 +92,12 @@ pub struct WipeParameters {
     pub passes_before: Vec<WipePass>,
     #[serde(default)]
     pub verify: WipeVerify,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<WipeMethod>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<WipeLevel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_areas: Option<bool>,
     /// Afterwards; the live system stays up when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<PowerAction>,
@@ -100,10 +110,46 @@ fn clear() -> WipeLevel {
 impl WipeParameters {
     fn expand(self) -> Vec<Task> {
         let wipe = Task::Wipe(WipeTask {
-            devices: self.devices,
-            level: self.level,
             passes_before: self.passes_before,
             verify: self.verify,
+            methods: self.methods,
+            allow: self.allow,
+            hidden_areas: self.hidden_areas,
+            ..WipeTask::new(self.devices, self.level)
+        });
+        std::iter::once(wipe).chain(self.then.map(|action| Task::Power(PowerTask { action }))).collect()
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecommissionParameters {
+    #[serde(default = "purge")]
+    pub level: WipeLevel,
+    #[serde(default)]
+    pub verify: WipeVerify,
+    /// What may be reached where a disk has no method for `level`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<WipeLevel>,
+    /// The disks recorded in this machine; the controller fills it from its inventory where it is absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<RecordedDisk>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<PowerAction>,
+}
+
+fn purge() -> WipeLevel {
+    WipeLevel::Purge
+}
+
+impl DecommissionParameters {
+    fn expand(self) -> Vec<Task> {
+        let wipe = Task::Wipe(WipeTask {
+            verify: self.verify,
+            allow: self.allow,
+            hidden_areas: Some(true),
+            expect: self.expect,
+            ..WipeTask::new(WipeTargets::AllDisks, self.level)
         });
         std::iter::once(wipe).chain(self.then.map(|action| Task::Power(PowerTask { action }))).collect()
     }
@@ -172,10 +218,8 @@ impl LininstallParameters {
         let mut tasks = Vec::new();
         tasks.extend(level.map(|level| {
             Task::Wipe(WipeTask {
-                devices: WipeTargets::Hints(vec![device.clone()]),
-                level,
-                passes_before: Vec::new(),
                 verify: self.verify,
+                ..WipeTask::new(WipeTargets::Hints(vec![device.clone()]), level)
             })
         }));
         let config_drive = self.config_drive.is_some() || self.config_drive_image.is_some();
@@ -223,10 +267,23 @@ mod tests {
 
         let mut purge = parameters.clone();
         purge["wipe"] = json!("purge");
-        assert_eq!(Profile::Lininstall.expand(purge).expect_err("refused").code, FaultCode::Unsupported);
+        let purged = Profile::Lininstall.expand(purge).expect("valid");
+        assert!(matches!(&purged[0], Task::Wipe(wipe) if wipe.level == WipeLevel::Purge && wipe.allow.is_empty()));
         let mut unknown = parameters;
         unknown["fast"] = json!(true);
         assert_eq!(Profile::Lininstall.expand(unknown).expect_err("refused").code, FaultCode::TaskInvalid);
+    }
+
+    #[test]
+    fn a_decommission_takes_every_disk_and_expects_those_on_record() {
+        let recorded = json!([{"serial": "S1", "model": "M", "size": 1_000_000}]);
+        let tasks = Profile::Decommission.expand(json!({"expect": recorded, "then": "power_off"})).expect("valid");
+        let [Task::Wipe(wipe), Task::Power(_)] = tasks.as_slice() else { panic!("wipe and power: {tasks:?}") };
+        assert_eq!((wipe.level, &wipe.devices), (WipeLevel::Purge, &WipeTargets::AllDisks));
+        assert!(wipe.covers_hidden_areas() && wipe.allow.is_empty());
+        assert_eq!(wipe.expect[0].serial, "S1");
+        let nameless = Profile::Decommission.expand(json!({"expect": [{"serial": " "}]}));
+        assert_eq!(nameless.expect_err("refused").code, FaultCode::TaskInvalid);
     }
 
     #[test]

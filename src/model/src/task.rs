@@ -9,11 +9,12 @@ use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
 pub use crate::layout::{PartitionKind, PartitionSize, PartitionSpec, PartitionTask};
+pub use crate::nvme_format::NvmeFormatTask;
 pub use crate::partition::PartitionName;
 pub use crate::raid::RaidTask;
 pub use crate::teardown::TeardownTask;
 use crate::units::MIB;
-pub use crate::wipe::{WipeLevel, WipePass, WipeTargets, WipeTask, WipeVerify};
+pub use crate::wipe::{RecordedDisk, WipeLevel, WipeMethod, WipePass, WipeTargets, WipeTask, WipeVerify};
 pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, ReadBack, WriteImageTask, WriteMode};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
@@ -26,6 +27,8 @@ pub enum Task {
     Wipe(WipeTask),
     /// Take down whatever stands on disks, and clear what would stand up again.
     Teardown(TeardownTask),
+    /// Give an NVMe disk another sector size; everything on it is lost.
+    NvmeFormat(NvmeFormatTask),
     /// Write a new partition table.
     Partition(PartitionTask),
     /// Make arrays of disks.
@@ -144,6 +147,7 @@ impl Task {
             Self::Inventory(_) => "inventory",
             Self::Wipe(_) => "wipe",
             Self::Teardown(_) => "teardown",
+            Self::NvmeFormat(_) => "nvme_format",
             Self::Partition(_) => "partition",
             Self::Raid(_) => "raid",
             Self::WriteImage(_) => "write_image",
@@ -169,6 +173,7 @@ impl Task {
             }
             Self::Inventory(_)
             | Self::Wipe(_)
+            | Self::NvmeFormat(_)
             | Self::Teardown(_)
             | Self::Partition(_)
             | Self::Raid(_)
@@ -183,6 +188,7 @@ impl Task {
     pub fn is_destructive(&self) -> bool {
         match self {
             Self::Wipe(_)
+            | Self::NvmeFormat(_)
             | Self::Teardown(_)
             | Self::Partition(_)
             | Self::Raid(_)
@@ -201,7 +207,9 @@ impl Task {
     #[must_use]
     pub fn on_interrupt(&self) -> OnInterrupt {
         match self {
-            Self::Inventory(_) | Self::Wipe(_) | Self::WriteImage(_) | Self::Capture(_) => OnInterrupt::Safe,
+            Self::Inventory(_) | Self::Wipe(_) | Self::NvmeFormat(_) | Self::WriteImage(_) | Self::Capture(_) => {
+                OnInterrupt::Safe
+            }
             // Their plan is made anew from what is there then.
             Self::Teardown(_)
             | Self::Partition(_)
@@ -225,15 +233,11 @@ impl Task {
             Self::Inventory(_) | Self::Power(_) => Ok(()),
             Self::Wipe(wipe) => {
                 wipe.devices.hints().try_for_each(hinted)?;
-                wipe.check().or_else(invalid)?;
-                if wipe.level == WipeLevel::Purge {
-                    return Err(Fault::new(
-                        FaultCode::Unsupported,
-                        "wipe: level purge needs a sanitize method of the device, which this version does not issue; \
-                         overwriting reaches level clear only",
-                    ));
-                }
-                Ok(())
+                wipe.check().or_else(invalid)
+            }
+            Self::NvmeFormat(task) => {
+                hinted(&task.device)?;
+                task.check().or_else(invalid)
             }
             Self::Teardown(task) => {
                 task.devices.hints().try_for_each(hinted)?;
@@ -364,6 +368,7 @@ mod tests {
             r#"{"task":"wipe","devices":"all_disks","level":"clear","dry_run":true}"#,
             r#"{"task":"wipe","devices":{"hints":[{"name":"/dev/sda"}]},"level":"clear"}"#,
             r#"{"task":"wipe","devices":"all_disks","level":"sparkling"}"#,
+            r#"{"task":"nvme_format","device":{"serial":"x"},"sector_size":4096,"lba_format":1}"#,
             r#"{"task":"power","action":"explode"}"#,
             r#"{"task":"teardown","devices":"all_disks","force":true}"#,
             r#"{"task":"config_drive","device":{"serial":"x"},"content":{"instance_id":"i","hostname":"h"},"extra":1}"#,
@@ -377,9 +382,23 @@ mod tests {
         let cases = [
             (r#"{"task":"wipe","devices":{"hints":[]},"level":"clear"}"#, FaultCode::TaskInvalid, "devices"),
             (r#"{"task":"wipe","devices":{"hints":[{}]},"level":"clear"}"#, FaultCode::TaskInvalid, "hints are empty"),
-            (r#"{"task":"wipe","devices":"all_disks","level":"purge"}"#, FaultCode::Unsupported, "purge"),
             (r#"{"task":"teardown","devices":{"hints":[]}}"#, FaultCode::TaskInvalid, "devices"),
             (r#"{"task":"teardown","devices":{"hints":[{}]}}"#, FaultCode::TaskInvalid, "hints are empty"),
+            (
+                r#"{"task":"wipe","devices":"all_disks","level":"purge","methods":["overwrite"]}"#,
+                FaultCode::TaskInvalid,
+                "allow: [\"clear\"]",
+            ),
+            (
+                r#"{"task":"wipe","devices":"all_disks","level":"clear","methods":["nvme_sanitize_block"],"passes_before":["zeroes"]}"#,
+                FaultCode::TaskInvalid,
+                "passes_before",
+            ),
+            (
+                r#"{"task":"nvme_format","device":{"serial":"x"},"sector_size":520}"#,
+                FaultCode::TaskInvalid,
+                "sector_size",
+            ),
             (r#"{"task":"partition","device":{"serial":"x"},"partitions":[]}"#, FaultCode::TaskInvalid, "partitions"),
             (
                 r#"{"task":"write_image","device":{"serial":"x"},"image":{"url":"file:///etc/shadow","compression":"none",

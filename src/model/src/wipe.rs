@@ -1,10 +1,13 @@
 //! What a wipe is asked to do, and what it has to tell of each device. A certificate is made of the latter and of nothing
 //! else, so whatever counts is in it.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::hints::RootDeviceHints;
+use crate::inventory::Disk;
 use crate::units::Bytes;
 
 /// Which disks a wipe takes.
@@ -18,7 +21,7 @@ pub enum WipeTargets {
 }
 
 /// How far a wipe goes, in the sense of NIST SP 800-88.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WipeLevel {
     /// Every addressable sector is overwritten: protects against reading through the normal interface.
@@ -56,6 +59,68 @@ pub struct WipeTask {
     pub passes_before: Vec<WipePass>,
     #[serde(default)]
     pub verify: WipeVerify,
+    /// Only these methods, the first that the device has. Empty: any, see `docs/wiping.md` for the order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<WipeMethod>,
+    /// A level that may be reached instead when the device has no method for `level`. Only what is named here is ever
+    /// used instead, and both levels are reported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<WipeLevel>,
+    /// Opens host protected areas and device configuration overlays for good, and takes detached namespaces too, or
+    /// refuses where it cannot. By default for `purge`; otherwise they are reported as not covered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_areas: Option<bool>,
+    /// Disks that were recorded in this machine. One that is not here any more makes the outcome `unknown`: nobody can
+    /// say what became of its data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<RecordedDisk>,
+}
+
+/// A disk of an earlier inventory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedDisk {
+    pub serial: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
+    #[serde(default)]
+    pub size: Bytes,
+}
+
+impl RecordedDisk {
+    /// Of a disk that can be recognised again: one with a serial number or a WWN. Removable ones come and go.
+    #[must_use]
+    pub fn of(disk: &Disk) -> Option<Self> {
+        let named = !disk.serial.trim().is_empty() || disk.wwn.is_some();
+        (named && !disk.removable).then(|| Self {
+            serial: disk.serial.trim().to_owned(),
+            wwn: disk.wwn.clone(),
+            model: disk.model.trim().to_owned(),
+            size: disk.size,
+        })
+    }
+
+    /// Whether `disk` is this one. A new size or sector size is no other disk.
+    #[must_use]
+    pub fn is(&self, disk: &Disk) -> bool {
+        let same = |a: &str, b: &str| a.trim().eq_ignore_ascii_case(b.trim());
+        if let (Some(one), Some(other)) = (&self.wwn, &disk.wwn)
+            && same(one, other)
+        {
+            return true;
+        }
+        !self.serial.is_empty()
+            && same(&self.serial, &disk.serial)
+            && (self.model.is_empty() || same(&self.model, &disk.model))
+    }
+}
+
+impl fmt::Display for RecordedDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} serial {}", self.size, self.model, self.serial)
+    }
 }
 
 impl WipeTargets {
@@ -69,8 +134,39 @@ impl WipeTargets {
     }
 }
 
+impl WipeLevel {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Purge => "purge",
+        }
+    }
+}
+
 impl WipeTask {
     const MOST_PASSES: usize = 35;
+
+    /// One pass, read back whole, by whatever method reaches the level.
+    #[must_use]
+    pub fn new(devices: WipeTargets, level: WipeLevel) -> Self {
+        Self {
+            devices,
+            level,
+            passes_before: Vec::new(),
+            verify: WipeVerify::Full,
+            methods: Vec::new(),
+            allow: Vec::new(),
+            hidden_areas: None,
+            expect: Vec::new(),
+        }
+    }
+
+    /// Whether areas are taken that the host does not see.
+    #[must_use]
+    pub fn covers_hidden_areas(&self) -> bool {
+        self.hidden_areas.unwrap_or(self.level == WipeLevel::Purge)
+    }
 
     /// What can be said to be wrong without looking at a disk.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -84,6 +180,20 @@ impl WipeTask {
         }
         if self.passes_before.len() > Self::MOST_PASSES {
             return Err(format!("passes_before: more than {} passes", Self::MOST_PASSES));
+        }
+        if let Some(method) = self.methods.iter().find(|m| m.level() < self.level && !self.allow.contains(&m.level())) {
+            return Err(format!(
+                "methods: {} reaches level {} only; allow: [\"{1}\"] would permit that",
+                method.name(),
+                method.level().name()
+            ));
+        }
+        let overwrites = self.methods.is_empty() || self.methods.contains(&WipeMethod::Overwrite);
+        if !self.passes_before.is_empty() && !overwrites {
+            return Err("passes_before: passes belong to the method overwrite, which methods leaves out".into());
+        }
+        if let Some(disk) = self.expect.iter().find(|d| d.serial.trim().is_empty() && d.wwn.is_none()) {
+            return Err(format!("expect: {disk} has neither serial number nor WWN"));
         }
         Ok(())
     }
@@ -119,7 +229,64 @@ pub enum WipeMethod {
     Overwrite,
 }
 
+/// On what a method of ours has been seen to work. Nothing was tried on real hardware so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriedOn {
+    /// Disks of a virtual machine, judged from outside of it.
+    VirtualMachine,
+    /// A simulator of ours, written from the specification.
+    Simulator,
+}
+
 impl WipeMethod {
+    pub const ALL: [Self; 14] = [
+        Self::NvmeSanitizeBlock,
+        Self::NvmeSanitizeCrypto,
+        Self::NvmeSanitizeOverwrite,
+        Self::NvmeFormatCrypto,
+        Self::AtaSanitizeBlock,
+        Self::AtaSanitizeCrypto,
+        Self::AtaSanitizeOverwrite,
+        Self::ScsiSanitizeBlock,
+        Self::ScsiSanitizeCrypto,
+        Self::ScsiSanitizeOverwrite,
+        Self::Overwrite,
+        Self::NvmeFormatUserData,
+        Self::AtaSecurityEraseEnhanced,
+        Self::AtaSecurityErase,
+    ];
+
+    /// As on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NvmeSanitizeCrypto => "nvme_sanitize_crypto",
+            Self::NvmeSanitizeBlock => "nvme_sanitize_block",
+            Self::NvmeSanitizeOverwrite => "nvme_sanitize_overwrite",
+            Self::NvmeFormatCrypto => "nvme_format_crypto",
+            Self::NvmeFormatUserData => "nvme_format_user_data",
+            Self::AtaSanitizeCrypto => "ata_sanitize_crypto",
+            Self::AtaSanitizeBlock => "ata_sanitize_block",
+            Self::AtaSanitizeOverwrite => "ata_sanitize_overwrite",
+            Self::AtaSecurityEraseEnhanced => "ata_security_erase_enhanced",
+            Self::AtaSecurityErase => "ata_security_erase",
+            Self::ScsiSanitizeCrypto => "scsi_sanitize_crypto",
+            Self::ScsiSanitizeBlock => "scsi_sanitize_block",
+            Self::ScsiSanitizeOverwrite => "scsi_sanitize_overwrite",
+            Self::OpalRevert => "opal_revert",
+            Self::Overwrite => "overwrite",
+        }
+    }
+
+    #[must_use]
+    pub fn tried_on(self) -> TriedOn {
+        match self {
+            Self::Overwrite | Self::NvmeFormatUserData => TriedOn::VirtualMachine,
+            _ => TriedOn::Simulator,
+        }
+    }
+
     /// The most this method can reach (NIST SP 800-88r2 with IEEE 2883). What was reached is told by the verification.
     #[must_use]
     pub fn level(self) -> WipeLevel {
