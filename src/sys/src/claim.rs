@@ -229,6 +229,12 @@ impl ClaimedDisk {
         Ok(false)
     }
 
+    /// Logical, in bytes, as the kernel has it now: after a format it is not what it was when the disk was claimed.
+    #[must_use]
+    pub fn current_sector_size(&self) -> Option<u32> {
+        ioctl::logical_sector_size(&self.file).ok()
+    }
+
     /// Whether the descriptor still leads to the disk it was opened for, whole.
     #[must_use]
     pub fn is_still_there(&self) -> bool {
@@ -260,7 +266,7 @@ impl ClaimedDisk {
         (self.file, self.disk, self.identity)
     }
 
-    /// For a loop device over it only: whoever has the descriptor could write anything.
+    /// For a loop device over it and for commands to it: whoever has the descriptor could write anything.
     pub(crate) fn descriptor(&self) -> &File {
         &self.file
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -33,7 +33,15 @@ fn open() -> MutexGuard<'static, Open> {
 pub(crate) struct Asked(u64);
 
 pub(crate) fn ask(operation: &'static str, device: &str, offset: u64, length: u64) -> Asked {
-    let request = Request { operation, device: device.to_owned(), offset, length, since: Instant::now() };
+    list(Request { operation, device: device.to_owned(), offset, length, since: Instant::now() })
+}
+
+/// A command to the device itself that may take as long as `limit`, hours for some: it counts as waiting only then.
+pub(crate) fn ask_within(operation: &'static str, device: &str, limit: Duration) -> Asked {
+    list(Request { operation, device: device.to_owned(), offset: 0, length: 0, since: Instant::now() + limit })
+}
+
+fn list(request: Request) -> Asked {
     let mut open = open();
     let number = open.next;
     open.next += 1;
@@ -50,7 +58,7 @@ impl Drop for Asked {
 /// The request to any disk that has waited longest, of those made after `begin`.
 #[must_use]
 pub fn oldest_since(begin: Instant) -> Option<Request> {
-    open().requests.values().find(|request| request.since >= begin).cloned()
+    open().requests.values().filter(|request| request.since >= begin).min_by_key(|request| request.since).cloned()
 }
 
 #[cfg(test)]
@@ -67,7 +75,11 @@ mod tests {
         assert!(oldest_since(Instant::now()).is_none(), "those of before are another's");
         drop(first);
         assert_eq!(oldest_since(begin).map(|r| r.operation), Some("reading"));
+        let erasing = ask_within("erasing", "/dev/test", Duration::from_hours(2));
+        assert_eq!(oldest_since(begin).map(|r| r.operation), Some("reading"), "hours are what it may take");
         drop(second);
+        assert!(oldest_since(begin).is_some_and(|r| r.since.elapsed().is_zero()));
+        drop(erasing);
         assert!(oldest_since(begin).is_none());
     }
 }

@@ -22,6 +22,7 @@ pub mod lend;
 pub mod md;
 mod mount;
 pub mod nics;
+pub mod passthrough;
 pub mod peek;
 pub mod power;
 pub mod process;

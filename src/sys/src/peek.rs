@@ -44,6 +44,11 @@ impl Peek {
         &self.disk
     }
 
+    /// For questions only, see [`crate::passthrough`].
+    pub(crate) fn descriptor(&self) -> &File {
+        &self.file
+    }
+
     /// Fills `data`, an aligned buffer, from the medium.
     ///
     /// # Errors

@@ -1,0 +1,377 @@
+//! NVMe admin commands (NVMe base specification 2.0 and command set specifications).
+
+use std::time::Duration;
+
+use speediso_model::abilities::{NvmeAbilities, OtherNamespace};
+use speediso_model::units::Bytes;
+use speediso_model::wipe::Health;
+
+use super::{CommandError, Data, Declining, NvmeCommand, Passthrough, SOON, le16, le32, le64};
+
+pub(super) const GET_LOG_PAGE: u8 = 0x02;
+pub(super) const IDENTIFY: u8 = 0x06;
+pub(super) const NAMESPACE_ATTACHMENT: u8 = 0x15;
+pub(super) const FORMAT_NVM: u8 = 0x80;
+pub(super) const SANITIZE: u8 = 0x84;
+
+const ALL_NAMESPACES: u32 = 0xffff_ffff;
+/// Of every data structure of Identify.
+const PAGE: usize = 4096;
+/// Format's time grows with the size on drives that do it by writing.
+const FORMAT_LIMIT: Duration = Duration::from_hours(12);
+
+/// Identify Controller, what of it counts here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Controller {
+    pub id: u16,
+    pub firmware: String,
+    pub optional_commands: u16,
+    pub format_attributes: u8,
+    pub sanitize: u32,
+    pub namespaces: u32,
+    pub unallocated: u64,
+}
+
+impl Controller {
+    #[must_use]
+    pub fn can_format(&self) -> bool {
+        self.optional_commands & (1 << 1) != 0
+    }
+
+    #[must_use]
+    pub fn manages_namespaces(&self) -> bool {
+        self.optional_commands & (1 << 3) != 0
+    }
+}
+
+/// A format that a namespace can be given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LbaFormat {
+    pub index: u8,
+    pub bytes: u32,
+    pub metadata: u16,
+    /// 0 is the best.
+    pub performance: u8,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Namespace {
+    pub blocks: u64,
+    pub formats: Vec<LbaFormat>,
+    pub in_use: u8,
+    pub protection: u8,
+}
+
+impl Namespace {
+    #[must_use]
+    pub fn format(&self) -> Option<LbaFormat> {
+        self.formats.iter().find(|f| f.index == self.in_use).copied()
+    }
+
+    /// The best that has sectors of so many bytes and no metadata.
+    #[must_use]
+    pub fn best_format(&self, bytes: u32) -> Option<LbaFormat> {
+        self.formats.iter().filter(|f| f.bytes == bytes && f.metadata == 0).min_by_key(|f| f.performance).copied()
+    }
+
+    #[must_use]
+    pub fn size(&self) -> Bytes {
+        Bytes(self.format().map_or(0, |f| self.blocks.saturating_mul(u64::from(f.bytes))))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SanitizeAction {
+    Block,
+    Overwrite,
+    Crypto,
+}
+
+impl SanitizeAction {
+    fn code(self) -> u32 {
+        match self {
+            Self::Block => 2,
+            Self::Overwrite => 3,
+            Self::Crypto => 4,
+        }
+    }
+}
+
+/// How the last sanitize went, from log page 81h.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SanitizeState {
+    Never,
+    Done,
+    InProgress,
+    Failed,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SanitizeLog {
+    pub state: SanitizeState,
+    /// Of 65536.
+    pub progress: u16,
+    /// Dword 10 of the command that began it.
+    pub action: u32,
+    pub raw: [u8; 8],
+}
+
+impl SanitizeLog {
+    #[must_use]
+    pub fn is(&self, action: SanitizeAction) -> bool {
+        self.action & 0x7 == action.code()
+    }
+}
+
+/// Secure erase settings of Format NVM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SecureErase {
+    None,
+    UserData,
+    Crypto,
+}
+
+/// A status other than success, as the kernel gives it: the status code, and its type above.
+#[must_use]
+pub fn declined(command: &'static str, status: i32) -> CommandError {
+    let (kind, code) = (status >> 8 & 0x7, status & 0xff);
+    let (meaning, kind) = match (kind, code) {
+        (0, 0x01) => ("invalid command opcode", Declining::Unsupported),
+        (0, 0x02) => ("invalid field in the command", Declining::Unsupported),
+        (0, 0x0b) => ("invalid namespace or format", Declining::Unsupported),
+        (0, 0x0c) => ("command sequence error", Declining::Other),
+        (0, 0x1c) => ("the last sanitize failed", Declining::SanitizeFailed),
+        (0, 0x1d) => ("a sanitize is in progress", Declining::Busy),
+        (0, 0x15) => ("operation denied", Declining::Other),
+        (0, 0x20) => ("the namespace is write protected", Declining::Other),
+        (0, 0x84) => ("a format is in progress", Declining::Busy),
+        (1, 0x09) => ("invalid log page", Declining::Unsupported),
+        (1, 0x0a) => ("invalid format", Declining::Other),
+        (1, 0x10) => ("a firmware activation needs a reset first", Declining::Other),
+        (1, 0x18) => ("the namespace is attached already", Declining::Other),
+        (1, 0x1a) => ("the namespace is not attached", Declining::Other),
+        (1, 0x1b) => ("thin provisioning is not supported", Declining::Other),
+        _ => ("an error", Declining::Other),
+    };
+    CommandError::Declined { command, raw: format!("{status:#06x}"), meaning: meaning.into(), kind }
+}
+
+fn identify(device: &dyn Passthrough, name: &'static str, cns: u32, namespace: u32) -> Result<Vec<u8>, CommandError> {
+    let mut page = vec![0; PAGE];
+    let command = NvmeCommand { opcode: IDENTIFY, namespace, cdw10: cns, ..NvmeCommand::default() };
+    device.nvme(name, &command, Data::In(&mut page), SOON)?;
+    Ok(page)
+}
+
+/// # Errors
+/// When no answer can be had.
+pub fn controller(device: &dyn Passthrough) -> Result<Controller, CommandError> {
+    let page = identify(device, "NVMe Identify Controller", 1, 0)?;
+    Ok(Controller {
+        id: le16(&page, 78),
+        firmware: super::text(&page[64..72]),
+        optional_commands: le16(&page, 256),
+        unallocated: le64(&page, 296),
+        sanitize: le32(&page, 328),
+        namespaces: le32(&page, 516),
+        format_attributes: page[524],
+    })
+}
+
+/// A namespace that is there, attached or not.
+///
+/// # Errors
+/// When no answer can be had.
+pub fn namespace(device: &dyn Passthrough, id: u32) -> Result<Namespace, CommandError> {
+    const NAME: &str = "NVMe Identify Namespace";
+    let mut page = identify(device, NAME, 0, id)?;
+    if le64(&page, 0) == 0 {
+        // All zeroes for one that is not attached; then by its allocation.
+        page = identify(device, "NVMe Identify allocated Namespace", 0x11, id)?;
+    }
+    // Bits 3:0 of FLBAS and, for more than 16 formats, 6:5 above them.
+    let in_use = (page[26] & 0x0f) | (page[26] >> 1 & 0x30);
+    let formats = (0..=page[25]).filter(|index| *index < 64);
+    Ok(Namespace {
+        blocks: le64(&page, 0),
+        formats: formats
+            .filter_map(|index| {
+                let word = le32(&page, 128 + 4 * usize::from(index));
+                let shift = word >> 16 & 0xff;
+                let bytes = 1u32.checked_shl(shift).filter(|_| (9..=16).contains(&shift))?;
+                let performance = u8::try_from(word >> 24 & 3).ok()?;
+                Some(LbaFormat { index, bytes, metadata: u16::try_from(word & 0xffff).ok()?, performance })
+            })
+            .collect(),
+        in_use,
+        protection: page[29] & 0x7,
+    })
+}
+
+fn list(device: &dyn Passthrough, name: &'static str, cns: u32) -> Result<Vec<u32>, CommandError> {
+    let page = identify(device, name, cns, 0)?;
+    Ok((0..PAGE).step_by(4).map(|at| le32(&page, at)).take_while(|id| *id != 0).collect())
+}
+
+/// Those that have blocks, and whether each is attached to this controller.
+///
+/// # Errors
+/// When no answer can be had.
+pub fn namespaces(device: &dyn Passthrough) -> Result<Vec<(u32, bool)>, CommandError> {
+    let attached = list(device, "NVMe list of attached namespaces", 0x02)?;
+    let allocated = match list(device, "NVMe list of allocated namespaces", 0x10) {
+        Ok(list) => list,
+        // Without namespace management there is nothing that could be allocated and not attached.
+        Err(e) if e.declining().is_some() => attached.clone(),
+        Err(e) => return Err(e),
+    };
+    let mut all: Vec<(u32, bool)> = attached.iter().map(|id| (*id, true)).collect();
+    all.extend(allocated.into_iter().filter(|id| !attached.contains(id)).map(|id| (id, false)));
+    all.sort_unstable();
+    Ok(all)
+}
+
+fn log(device: &dyn Passthrough, name: &'static str, page: u8, bytes: &mut [u8]) -> Result<(), CommandError> {
+    let dwords = u32::try_from(bytes.len() / 4).unwrap_or(1) - 1;
+    let cdw10 = u32::from(page) | (dwords & 0xffff) << 16;
+    let command = NvmeCommand {
+        opcode: GET_LOG_PAGE,
+        namespace: ALL_NAMESPACES,
+        cdw10,
+        cdw11: dwords >> 16,
+        ..NvmeCommand::default()
+    };
+    device.nvme(name, &command, Data::In(bytes), SOON).map(drop)
+}
+
+/// # Errors
+/// When no answer can be had, from a controller that has no such log for instance.
+pub fn sanitize_log(device: &dyn Passthrough) -> Result<SanitizeLog, CommandError> {
+    const NAME: &str = "NVMe sanitize status log";
+    let mut page = [0; 512];
+    log(device, NAME, 0x81, &mut page)?;
+    let state = match le16(&page, 2) & 0x7 {
+        0 => SanitizeState::Never,
+        1 | 4 => SanitizeState::Done,
+        2 => SanitizeState::InProgress,
+        3 => SanitizeState::Failed,
+        other => {
+            return Err(CommandError::Nonsense { command: NAME, what: format!("status {other}") });
+        }
+    };
+    let mut raw = [0; 8];
+    raw.copy_from_slice(&page[..8]);
+    Ok(SanitizeLog { state, progress: le16(&page, 0), action: le32(&page, 4), raw })
+}
+
+/// Begins; [`sanitize_log`] tells when it is over. Failure cannot be waved away (AUSE is not set): a device whose
+/// sanitize fails stays closed until one succeeds. Blocks stay allocated where the device lets us choose, so that what
+/// was erased can be read.
+///
+/// # Errors
+/// When the device declines.
+pub fn sanitize(device: &dyn Passthrough, action: SanitizeAction, keep_allocated: bool) -> Result<(), CommandError> {
+    const ONE_PASS: u32 = 1 << 4;
+    const NO_DEALLOCATE: u32 = 1 << 9;
+    let passes = if action == SanitizeAction::Overwrite { ONE_PASS } else { 0 };
+    let keep = if keep_allocated { NO_DEALLOCATE } else { 0 };
+    // Only read by the overwriting one; anything but zeroes, which prove nothing.
+    let pattern = if action == SanitizeAction::Overwrite { 0x5aa5_c33c } else { 0 };
+    let command = NvmeCommand {
+        opcode: SANITIZE,
+        cdw10: action.code() | passes | keep,
+        cdw11: pattern,
+        ..NvmeCommand::default()
+    };
+    device.nvme("NVMe Sanitize", &command, Data::None, SOON).map(drop)
+}
+
+/// Erases and formats one namespace, or all (`None`). Comes back when it is done.
+///
+/// # Errors
+/// When the device declines or fails.
+pub fn format(
+    device: &dyn Passthrough,
+    namespace: Option<u32>,
+    lba_format: u8,
+    erase: SecureErase,
+) -> Result<(), CommandError> {
+    let erase = match erase {
+        SecureErase::None => 0u32,
+        SecureErase::UserData => 1,
+        SecureErase::Crypto => 2,
+    };
+    // The upper bits of the format go to 13:12. No metadata, no protection information.
+    let cdw10 = u32::from(lba_format & 0x0f) | u32::from(lba_format >> 4 & 3) << 12 | erase << 9;
+    let command = NvmeCommand {
+        opcode: FORMAT_NVM,
+        namespace: namespace.unwrap_or(ALL_NAMESPACES),
+        cdw10,
+        ..NvmeCommand::default()
+    };
+    device.nvme("NVMe Format NVM", &command, Data::None, FORMAT_LIMIT).map(drop)
+}
+
+/// Makes a namespace known to the controller, or takes it away from it. Its data stay.
+///
+/// # Errors
+/// When the device declines.
+pub fn attach(device: &dyn Passthrough, namespace: u32, controller: u16, attach: bool) -> Result<(), CommandError> {
+    let mut list = vec![0; PAGE];
+    list[..2].copy_from_slice(&1u16.to_le_bytes());
+    list[2..4].copy_from_slice(&controller.to_le_bytes());
+    let name = if attach { "NVMe Namespace Attachment, attach" } else { "NVMe Namespace Attachment, detach" };
+    let cdw10 = u32::from(!attach);
+    let command = NvmeCommand { opcode: NAMESPACE_ATTACHMENT, namespace, cdw10, ..NvmeCommand::default() };
+    device.nvme(name, &command, Data::Out(&list), SOON).map(drop)
+}
+
+/// What the controller can do to forget, and what there is to forget.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn abilities(device: &dyn Passthrough, this: u32) -> Result<NvmeAbilities, CommandError> {
+    let controller = controller(device)?;
+    let mut others = Vec::new();
+    for (id, attached) in namespaces(device)?.into_iter().filter(|(id, _)| *id != this) {
+        others.push(OtherNamespace { id, size: namespace(device, id)?.size(), attached });
+    }
+    let attributes = controller.format_attributes;
+    Ok(NvmeAbilities {
+        sanitize_crypto: controller.sanitize & 1 != 0,
+        sanitize_block: controller.sanitize & 2 != 0,
+        sanitize_overwrite: controller.sanitize & 4 != 0,
+        format: controller.can_format(),
+        format_crypto: attributes & 4 != 0,
+        format_takes_all: attributes & 3 != 0,
+        namespace_management: controller.manages_namespaces(),
+        namespace: this,
+        others,
+        boot_partition: boot_partition(device),
+    })
+}
+
+/// Each of two. They are not reached by sanitizing and hold firmware-like content; none is the usual case.
+fn boot_partition(device: &dyn Passthrough) -> Option<Bytes> {
+    let mut page = [0; 16];
+    log(device, "NVMe boot partition log", 0x15, &mut page).ok()?;
+    // BPINFO, in units of 128 KiB.
+    let units = u64::from(le32(&page, 4) & 0x7fff);
+    (page[0] == 0x15 && units > 0).then_some(Bytes(units << 17))
+}
+
+/// # Errors
+/// When no answer can be had.
+pub fn health(device: &dyn Passthrough) -> Result<Health, CommandError> {
+    let mut page = [0; 512];
+    log(device, "NVMe SMART log", 0x02, &mut page)?;
+    Ok(Health {
+        // Spare below its threshold, reliability degraded, or read-only.
+        passed: Some(page[0] & 0b0000_1101 == 0),
+        power_on_hours: Some(le64(&page, 128)),
+        reallocated: None,
+        percentage_used: Some(page[5]),
+        media_errors: Some(le64(&page, 160)),
+        temperature_c: Some(i32::from(le16(&page, 1)) - 273).filter(|c| *c > -273),
+    })
+}

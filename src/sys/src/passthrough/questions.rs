@@ -1,0 +1,67 @@
+//! Commands that change nothing: what a disk may be asked that nobody has claimed.
+
+use super::{Data, NvmeCommand, ata, nvme, scsi};
+
+/// Whether the command only asks. Everything that is not known to is not.
+#[must_use]
+pub fn is_nvme_question(command: &NvmeCommand, data: &Data<'_>) -> bool {
+    // Get Log Page may clear a pending event unless it is told to retain it; none of the pages read here has events.
+    matches!(command.opcode, nvme::IDENTIFY | nvme::GET_LOG_PAGE) && !matches!(data, Data::Out(_))
+}
+
+#[must_use]
+pub fn is_scsi_question(cdb: &[u8], data: &Data<'_>) -> bool {
+    if matches!(data, Data::Out(_)) {
+        return false;
+    }
+    match cdb {
+        [scsi::INQUIRY | scsi::REQUEST_SENSE, ..] => true,
+        [scsi::SERVICE_ACTION_IN_16, action, ..] => action & 0x1f == scsi::READ_CAPACITY_16,
+        [scsi::MAINTENANCE_IN, action, ..] => action & 0x1f == scsi::REPORT_SUPPORTED_OPCODES,
+        [scsi::ATA_PASS_THROUGH_16, _, _, f1, f0, c1, c0, .., command, _] if cdb.len() == 16 => {
+            let (feature, count) = (u16::from_be_bytes([*f1, *f0]), u16::from_be_bytes([*c1, *c0]));
+            match *command {
+                ata::IDENTIFY_DEVICE | ata::READ_NATIVE_MAX_ADDRESS_EXT => true,
+                ata::DEVICE_CONFIGURATION => feature == ata::DCO_IDENTIFY,
+                ata::ACCESSIBLE_MAX_ADDRESS => feature == ata::GET_NATIVE_MAX,
+                // With the bit in its count it would forget that the last one failed.
+                ata::SANITIZE_DEVICE => feature == ata::SANITIZE_STATUS && count == 0,
+                ata::SMART => matches!(feature, ata::SMART_READ_DATA | ata::SMART_RETURN_STATUS),
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_a_disk_is_no_question() {
+        for opcode in [nvme::SANITIZE, nvme::FORMAT_NVM, nvme::NAMESPACE_ATTACHMENT, 0x09, 0x0d, 0x10] {
+            assert!(!is_nvme_question(&NvmeCommand { opcode, ..NvmeCommand::default() }, &Data::None), "{opcode:#x}");
+        }
+        let mut ata = [0; 16];
+        ata[0] = scsi::ATA_PASS_THROUGH_16;
+        for command in 0..=u8::MAX {
+            for feature in [0, 0x11, 0x12, 0x14, 0x20, 0x40, 0xc0, 0xc1, 0xc3, 0xd8, 0xd9] {
+                (ata[4], ata[14]) = (feature, command);
+                let question = is_scsi_question(&ata, &Data::None);
+                let known = match command {
+                    0xec | 0x27 => true,
+                    0x78 | 0xb4 => feature == 0,
+                    _ => false,
+                };
+                assert_eq!(question, known, "command {command:#x} with feature {feature:#x}");
+                assert!(!is_scsi_question(&ata, &Data::Out(&[0; 512])));
+            }
+        }
+        (ata[6], ata[4], ata[14]) = (1, 0, ata::SANITIZE_DEVICE);
+        assert!(!is_scsi_question(&ata, &Data::None), "it clears the memory of a failure");
+        for cdb in [&[scsi::SANITIZE, 0x82][..], &[0x04], &[0x2a], &[0x9e, 0x12], &[0xa3, 0x0a], &[]] {
+            assert!(!is_scsi_question(cdb, &Data::None), "{cdb:x?}");
+        }
+    }
+}
