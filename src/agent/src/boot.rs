@@ -10,7 +10,7 @@ use speediso_model::build::BuildInfo;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
 use speediso_model::profile::Profile;
-use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask, WipeVerify};
+use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_sys::disks::{self, DiskScope};
 use speediso_sys::roots::Roots;
 use speediso_sys::{clock, dmi, nics};
@@ -216,7 +216,8 @@ impl Boot {
         }
         if config.profiles.iter().any(|p| *p != Profile::Shell) {
             self.show_plans().await;
-            if config.profiles.iter().any(|p| matches!(p, Profile::Wipe | Profile::Lininstall)) {
+            if config.profiles.iter().any(|p| matches!(p, Profile::Wipe | Profile::Decommission | Profile::Lininstall))
+            {
                 return Some(Fault::new(
                     FaultCode::NotArmed,
                     "SPEEDISO asks for destructive work, but nobody permitted it for this machine",
@@ -270,7 +271,12 @@ impl Boot {
         tracing::info!("controller: {}", native.controller);
         let idle = || {
             tracing::info!("no order is open; waiting for one");
-            if self.config.profiles.iter().any(|p| matches!(p, Profile::Wipe | Profile::Lininstall)) {
+            if self
+                .config
+                .profiles
+                .iter()
+                .any(|p| matches!(p, Profile::Wipe | Profile::Decommission | Profile::Lininstall))
+            {
                 tracing::warn!("SPEEDISO asks for destructive work, but no order is open: nothing is done");
             }
         };
@@ -320,12 +326,7 @@ impl Boot {
             }
         }
         if self.config.profiles.contains(&Profile::Wipe) && tasks.is_empty() {
-            tasks.push(Task::Wipe(WipeTask {
-                devices: WipeTargets::AllDisks,
-                level: WipeLevel::Clear,
-                passes_before: Vec::new(),
-                verify: WipeVerify::Full,
-            }));
+            tasks.push(Task::Wipe(WipeTask::new(WipeTargets::AllDisks, WipeLevel::Clear)));
         }
         tasks.retain(|t| !matches!(t, Task::Power(_)));
         tracing::info!("only the plans are made; nothing is changed");

@@ -533,6 +533,7 @@ pub fn capabilities() -> Vec<Capability> {
         capability("inventory", false, OnInterrupt::Safe, schema::<t::InventoryTask>()),
         capability("wipe", true, OnInterrupt::Safe, schema::<t::WipeTask>()),
         capability("teardown", true, OnInterrupt::Reconcile, schema::<t::TeardownTask>()),
+        capability("nvme_format", true, OnInterrupt::Safe, schema::<t::NvmeFormatTask>()),
         capability("partition", true, OnInterrupt::Reconcile, schema::<t::PartitionTask>()),
         capability("write_image", true, OnInterrupt::Safe, schema::<t::WriteImageTask>()),
         capability("capture", false, OnInterrupt::Safe, schema::<speediso_model::capture::CaptureTask>()),

@@ -15,7 +15,7 @@ use speediso_model::hints::RootDeviceHints;
 use speediso_model::id::RunId;
 use speediso_model::outcome::Outcome;
 use speediso_model::plan::{Plan, PlanDigest};
-use speediso_model::task::{InventoryTask, PowerAction, PowerTask, Task, WipeLevel, WipeTargets, WipeTask, WipeVerify};
+use speediso_model::task::{InventoryTask, PowerAction, PowerTask, Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
 
@@ -196,12 +196,7 @@ async fn a_disk_that_hangs_ends_its_task_and_stays_claimed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine_with(dir.path(), DiskScope { loops: true }, Duration::from_secs(1));
     let hints = RootDeviceHints { serial: Some(disk.file()), ..RootDeviceHints::default() };
-    let wipe = Task::Wipe(WipeTask {
-        devices: WipeTargets::Hints(vec![hints]),
-        level: WipeLevel::Clear,
-        passes_before: Vec::new(),
-        verify: WipeVerify::default(),
-    });
+    let wipe = Task::Wipe(WipeTask::new(WipeTargets::Hints(vec![hints]), WipeLevel::Clear));
     let submit = |run| engine.submit(Submission { run, task: wipe.clone(), dry_run: false, gate: Arc::new(Open) });
     disk.freeze(true);
     let run = RunId::random();

@@ -84,7 +84,7 @@ pub(crate) enum Command {
         #[arg(value_name = "MACHINE")]
         node: String,
     },
-    /// Order a profile (inventory, lininstall, wipe, shell) for one machine, once
+    /// Order a profile (inventory, lininstall, wipe, decommission, shell) for one machine, once
     Apply {
         profile: String,
         #[arg(value_name = "MACHINE")]
@@ -98,7 +98,7 @@ pub(crate) enum Command {
         /// Stay and show the progress
         #[arg(long)]
         follow: bool,
-        /// Needed for `wipe` of all disks: the machine's name again
+        /// Needed for `decommission` and `wipe` of all disks: the machine's name again
         #[arg(long, value_name = "NAME")]
         yes_destroy: Option<String>,
     },

@@ -80,7 +80,8 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         Command::Apply { profile, node, params, dry_run, follow, yes_destroy } => {
             let node = resolve::node(&client, &node).await?;
             let parameters = params.as_deref().map(read_json).transpose()?.unwrap_or(Value::Null);
-            let everything = profile == "wipe" && parameters["devices"] == "all_disks" && !dry_run;
+            let all_disks = profile == "decommission" || (profile == "wipe" && parameters["devices"] == "all_disks");
+            let everything = all_disks && !dry_run;
             if everything && yes_destroy.as_deref() != Some(node.name.as_str()) {
                 bail!(
                     "this destroys all data on every disk of {0}; to go on, repeat the command with --yes-destroy {0}",

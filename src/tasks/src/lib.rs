@@ -12,6 +12,7 @@ pub mod ctx;
 mod fetch;
 mod gptedit;
 mod inventory;
+mod nvme_format;
 mod partition;
 mod place;
 mod power;
@@ -42,6 +43,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
         Task::Inventory(_) => Ok(inventory::plan()),
         Task::Wipe(task) => wipe::plan(task, ctx),
         Task::Teardown(task) => teardown::plan(task, ctx),
+        Task::NvmeFormat(task) => nvme_format::plan(task, ctx),
         Task::Partition(task) => partition::plan(task, ctx),
         Task::Raid(task) => raid::plan(task, ctx),
         Task::WriteImage(task) => write_image::plan(task, ctx),
@@ -64,6 +66,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         Task::Inventory(_) => inventory::execute(ctx),
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
         Task::Teardown(task) => teardown::execute(task, expected, ctx),
+        Task::NvmeFormat(task) => nvme_format::execute(task, expected, ctx),
         Task::Partition(task) => partition::execute(task, expected, ctx),
         Task::Raid(task) => raid::execute(task, expected, ctx),
         Task::WriteImage(task) => write_image::execute(task, expected, ctx),

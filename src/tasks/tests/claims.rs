@@ -8,17 +8,12 @@ use std::fs::File;
 use speediso_model::fault::FaultCode;
 use speediso_model::hints::RootDeviceHints;
 use speediso_model::outcome::Outcome;
-use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask, WipeVerify};
+use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_model::units::Bytes;
 use support::{Bench, LoopDisk, MIB, tool};
 
 fn wipe(hints: Vec<RootDeviceHints>) -> Task {
-    Task::Wipe(WipeTask {
-        devices: WipeTargets::Hints(hints),
-        level: WipeLevel::Clear,
-        passes_before: Vec::new(),
-        verify: WipeVerify::Full,
-    })
+    Task::Wipe(WipeTask::new(WipeTargets::Hints(hints), WipeLevel::Clear))
 }
 
 #[test]

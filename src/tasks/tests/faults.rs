@@ -11,7 +11,7 @@ use speediso_image::manifest::{PackOptions, pack};
 use speediso_model::fault::FaultCode;
 use speediso_model::image::{Compression, ImageFormat, ImageSource};
 use speediso_model::outcome::{Outcome, TaskResult};
-use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask, WipeVerify, WriteImageTask};
+use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask, WriteImageTask};
 use support::*;
 
 /// Of the disk: written early, whatever the order of the format.
@@ -127,11 +127,6 @@ fn a_disk_that_fails_in_the_middle_is_never_a_success() {
     assert!(disk.disk().bytes(0, 1 << 20).iter().all(|b| *b == 0), "the start must be zeroed");
 
     let disk = FullDisk::new();
-    let wipe = WipeTask {
-        devices: WipeTargets::Hints(vec![disk.disk().hints()]),
-        level: WipeLevel::Clear,
-        passes_before: Vec::new(),
-        verify: WipeVerify::default(),
-    };
+    let wipe = WipeTask::new(WipeTargets::Hints(vec![disk.disk().hints()]), WipeLevel::Clear);
     full(&bench.run(&Task::Wipe(wipe)), disk.disk());
 }

@@ -29,10 +29,9 @@ fn a_wiped_disk_holds_nothing_and_its_neighbour_everything() {
         }
         let canary = b"0123456789 this belongs to somebody else";
         let task = Task::Wipe(WipeTask {
-            devices: WipeTargets::Hints(vec![a.hints(), b.hints()]),
-            level: WipeLevel::Clear,
             passes_before,
             verify,
+            ..WipeTask::new(WipeTargets::Hints(vec![a.hints(), b.hints()]), WipeLevel::Clear)
         });
         std::os::unix::fs::FileExt::write_all_at(
             &std::fs::File::options().write(true).open(&a.file).unwrap(),
@@ -54,22 +53,6 @@ fn a_wiped_disk_holds_nothing_and_its_neighbour_everything() {
         }
         assert_eq!(neighbour.digest(), before);
     }
-}
-
-#[test]
-fn a_weaker_level_is_never_used_instead() {
-    let bench = Bench::new();
-    let disk = LoopDisk::new(8 * MIB, 512);
-    let before = disk.fill(2);
-    let task = Task::Wipe(WipeTask {
-        devices: WipeTargets::Hints(vec![disk.hints()]),
-        level: WipeLevel::Purge,
-        passes_before: Vec::new(),
-        verify: WipeVerify::Full,
-    });
-    let result = bench.run(&task);
-    assert_eq!((result.outcome, result.fault.unwrap().code), (Outcome::FailedUnchanged, FaultCode::Unsupported));
-    assert_eq!(disk.digest(), before);
 }
 
 fn layout(disk: &LoopDisk) -> PartitionTask {

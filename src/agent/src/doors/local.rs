@@ -246,6 +246,8 @@ pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Faul
     };
     let parameters = match profile {
         Profile::Inventory | Profile::Shell => json!({}),
+        // Which disks the machine had is what a controller knows; without that it says less than its name.
+        Profile::Decommission => return Err(missing("a controller's record of this machine's disks, which is not")),
         Profile::Wipe => {
             if config.wipe == Some(InstallWipe::None) {
                 return Err(missing("speediso.wipe=clear or purge"));

@@ -7,6 +7,7 @@ use speediso_model::inventory::{SystemVendor, canonical_mac, is_real_identifier}
 use speediso_model::node::NodeState;
 use speediso_model::order::{Order, OrderState, OrderTask, TaskState};
 use speediso_model::profile::Profile;
+use speediso_model::task::{RecordedDisk, Task};
 
 use super::{Failure, Result, Service, load, save};
 use crate::machine::{Decision, Effects, Machine};
@@ -116,7 +117,11 @@ impl Service {
             (Some(name), tasks) if tasks.is_empty() => {
                 let profile = Profile::named(name)
                     .ok_or_else(|| Fault::new(FaultCode::TaskUnknown, format!("there is no profile {name:?}")))?;
-                profile.expand(request.parameters)?
+                let mut tasks = profile.expand(request.parameters)?;
+                if profile == Profile::Decommission {
+                    self.expect_recorded_disks(id, &mut tasks).await?;
+                }
+                tasks
             }
             (None, tasks) if !tasks.is_empty() && request.parameters.is_null() => tasks,
             _ => return Err(invalid("either a profile with its parameters or a list of tasks is needed".into()).into()),
@@ -142,6 +147,27 @@ impl Service {
         })
         .await?;
         self.order_view(order_id).await
+    }
+
+    /// Names in each wipe the disks that this machine had when it was looked at last, unless the order names some.
+    async fn expect_recorded_disks(&self, id: NodeId, tasks: &mut [Task]) -> Result<()> {
+        let inventory = self.node_inventory(id).await?;
+        let recorded: Vec<RecordedDisk> =
+            inventory.iter().flat_map(|i| &i.disks).filter_map(RecordedDisk::of).collect();
+        if recorded.is_empty() {
+            return Err(invalid(
+                "the controller has no record of this machine's disks: order an inventory first".into(),
+            )
+            .into());
+        }
+        for task in tasks {
+            if let Task::Wipe(wipe) = task
+                && wipe.expect.is_empty()
+            {
+                wipe.expect.clone_from(&recorded);
+            }
+        }
+        Ok(())
     }
 
     async fn on_order(

@@ -1,45 +1,83 @@
 //! Making what disks hold unreadable, and seeing that it is.
 //!
-//! Level *clear*: every addressable sector is overwritten, the last time with a [`pattern`] that is read back from the
-//! medium. Nothing here discards or asks the device to zero: what reads as zeroes need not have been overwritten.
-//! Disks are worked on in parallel; each ends by itself, and the worst counts.
+//! Of each disk it is asked what it can do ([`probe`]), and `model` chooses the method. Either the host overwrites every
+//! addressable sector, the last time with a [`pattern`] that is read back from the medium ([`overwrite`], level *clear*);
+//! or the device erases itself ([`erase`]), and [`canary`] marks that were planted before must be gone afterwards. Nothing
+//! here discards or asks the device to zero: what reads as zeroes need not have been overwritten. Disks are worked on in
+//! parallel; each ends by itself, and the worst counts.
 
+mod areas;
+mod canary;
+mod erase;
+mod flow;
+mod log;
+mod overwrite;
 mod pattern;
+mod probe;
+mod profile;
+mod report;
+#[cfg(test)]
+mod simulator;
+mod target;
+#[cfg(test)]
+mod tests;
+mod verify;
 
 use std::thread;
 use std::time::Instant;
 
-use rand::seq::index::sample;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use serde_json::{Value, json};
+use speediso_model::abilities::{Abilities, choose, is_sanitize};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::{Rejection, describe, unusable};
 use speediso_model::inventory::Disk;
-use speediso_model::outcome::{Changed, Outcome, TaskResult};
+use speediso_model::outcome::{Changed, DeviceResult, Outcome, TaskResult};
 use speediso_model::plan::{Action, DiskIdentity, Plan, PlanDigest, PlannedDevice};
-use speediso_model::task::{WipePass, WipeTargets, WipeTask, WipeVerify};
-use speediso_model::units::{Bytes, MIB};
-use speediso_sys::buffer::AlignedBuffer;
+use speediso_model::task::{RecordedDisk, WipePass, WipeTargets, WipeTask, WipeVerify};
+use speediso_model::units::Bytes;
+use speediso_model::wipe::WipeMethod;
 use speediso_sys::claim::ClaimedDisk;
+use speediso_sys::passthrough::Passthrough;
+use speediso_sys::peek::Peek;
 
-use self::pattern::Pattern;
-use crate::ctx::{Meter, TaskCtx};
-use crate::gptedit::Edges;
-use crate::single::{self, Ended, OnDisk as _, device_result, mib_per_second};
+use self::canary::Planted;
+use self::erase::Before;
+use self::flow::Load;
+use self::log::Log;
+use self::overwrite::boot_seed;
+use self::report::{Begun, Yield};
+use self::target::Target;
+use crate::ctx::TaskCtx;
+use crate::single::{self, Ended, device_result};
 
 const KIND: &str = "wipe";
-/// Small enough that dozens of disks are wiped at once in the memory of a small machine.
-const CHUNK: usize = 1 << 20;
-/// Into how many parts the speed profile divides a disk.
-const SLICES: u64 = 32;
 
 pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
     let all = single::read_disks(ctx)?;
+    let mut devices = Vec::new();
+    for disk in choose_disks(task, &all)? {
+        let seen = Peek::open(&ctx.roots, disk)?;
+        devices.push(PlannedDevice {
+            identity: DiskIdentity::of(disk),
+            seen_as: disk.name.clone(),
+            actions: actions(task, disk, &seen)?,
+            found: single::signatures(ctx, &disk.name),
+        });
+    }
+    let effects = absent(task, &all)
+        .map(|disk| {
+            format!("recorded and not here: {disk}; whatever becomes of the others, the outcome will be unknown")
+        })
+        .collect();
+    let plan = Plan { task: KIND.into(), destructive: true, devices, effects, untouched: Vec::new() };
+    Ok(plan.with_untouched(&all))
+}
+
+fn choose_disks<'a>(task: &WipeTask, all: &'a [Disk]) -> Result<Vec<&'a Disk>, Fault> {
     let mut chosen: Vec<&Disk> = Vec::new();
     match &task.devices {
         WipeTargets::Hints(hints) => {
             for hint in hints {
-                let disk = hint.resolve(&all)?;
+                let disk = hint.resolve(all)?;
                 if chosen.iter().any(|c| c.name == disk.name) {
                     return Err(Fault::new(FaultCode::TaskInvalid, format!("{} is named twice", describe(disk))));
                 }
@@ -47,7 +85,7 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
             }
         }
         WipeTargets::AllDisks => {
-            for disk in all.iter().filter(|d| !d.removable && d.array.is_none()) {
+            for disk in all.iter().filter(|d| !d.removable) {
                 // A disk in use is not left out: the order says all, and "all but some" is not what it says.
                 if let Some(Rejection::Unusable { code, reason }) = unusable(disk, false) {
                     return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
@@ -65,17 +103,7 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
             }
         }
     }
-    let devices = chosen
-        .iter()
-        .map(|disk| PlannedDevice {
-            identity: DiskIdentity::of(disk),
-            seen_as: disk.name.clone(),
-            actions: passes(task).map(|what| Action { what, offset: Bytes(0), length: disk.size }).collect(),
-            found: single::signatures(ctx, &disk.name),
-        })
-        .collect();
-    let plan = Plan { task: KIND.into(), destructive: true, devices, effects: Vec::new(), untouched: Vec::new() };
-    Ok(plan.with_untouched(&all))
+    Ok(chosen)
 }
 
 /// Two paths to one disk, wiped at once, would write over each other.
@@ -86,28 +114,81 @@ fn same_disk_twice<'a>(disks: &[&'a Disk]) -> Option<(&'a Disk, &'a Disk)> {
     })
 }
 
-fn passes(task: &WipeTask) -> impl Iterator<Item = String> {
+fn absent<'a>(task: &'a WipeTask, all: &'a [Disk]) -> impl Iterator<Item = &'a RecordedDisk> {
+    task.expect.iter().filter(|recorded| !all.iter().any(|disk| recorded.is(disk)))
+}
+
+/// What will be done to one disk, or why it cannot be done.
+fn actions(task: &WipeTask, disk: &Disk, device: &dyn Passthrough) -> Result<Vec<Action>, Fault> {
+    let abilities = probe::abilities(disk, device);
+    let method = method(task, disk, &abilities)?;
+    let hidden = task.covers_hidden_areas();
+    let mut actions: Vec<String> = Vec::new();
+    if let Abilities::Ata(ata) = &abilities
+        && hidden
+        && (ata.hidden_by_hpa().0 > 0 || ata.hidden_by_dco().0 > 0)
+    {
+        let (hpa, overlay) = (ata.hidden_by_hpa(), ata.hidden_by_dco());
+        actions.push(format!("open for good a host protected area of {hpa} and an overlay of {overlay}"));
+    }
+    actions.extend(in_words(task, method));
+    for area in areas::of(disk, &abilities, method, hidden).iter().skip(1).filter(|a| a.size.0 > 0) {
+        let covered = if area.covered { "also" } else { "not covered:" };
+        actions.push(format!("{covered} {} ({}): {}", area.name, area.size, area.how));
+    }
+    actions.push(probe::in_words(&abilities));
+    Ok(actions.into_iter().map(|what| Action { what, offset: Bytes(0), length: disk.size }).collect())
+}
+
+fn method(task: &WipeTask, disk: &Disk, abilities: &Abilities) -> Result<WipeMethod, Fault> {
+    choose(task, disk, abilities).map_err(|declined| {
+        let level = task.level.name();
+        let message = format!("{} has no method for level {level} that the task permits", describe(disk));
+        let mut fault = Fault::new(FaultCode::Unsupported, message);
+        fault.causes = declined.iter().map(ToString::to_string).collect();
+        fault
+    })
+}
+
+fn in_words(task: &WipeTask, method: WipeMethod) -> Vec<String> {
+    let level = method.level().name();
+    if method != WipeMethod::Overwrite {
+        let searched = match task.verify {
+            WipeVerify::Full => "the whole disk".to_owned(),
+            WipeVerify::SamplePercent(percent) => format!("{percent} % of the disk, and start and end,"),
+        };
+        return vec![format!(
+            "{level} by {}: plant marks, let the device erase itself, search {searched} for the marks",
+            method.name()
+        )];
+    }
     let verify = match task.verify {
         WipeVerify::Full => "all of it".to_owned(),
         WipeVerify::SamplePercent(percent) => format!("{percent} % at random, and start and end,"),
     };
-    task.passes_before
-        .iter()
-        .map(|pass| match pass {
-            WipePass::Zeroes => "overwrite with zeroes".to_owned(),
-            WipePass::Random => "overwrite with random bytes".to_owned(),
-        })
-        .chain([format!("overwrite with a known pattern and read {verify} back")])
+    let passes = task.passes_before.iter().map(|pass| match pass {
+        WipePass::Zeroes => "overwrite with zeroes".to_owned(),
+        WipePass::Random => "overwrite with random bytes".to_owned(),
+    });
+    passes.chain([format!("{level}: overwrite with a known pattern and read {verify} back")]).collect()
+}
+
+fn asked(task: &WipeTask) -> String {
+    let names = |names: Vec<&str>, none: &str| if names.is_empty() { none.to_owned() } else { names.join(" or ") };
+    let methods = names(task.methods.iter().map(|m| m.name()).collect(), "any method");
+    let allowed = names(task.allow.iter().map(|l| l.name()).collect(), "nothing else");
+    format!("{} by {methods}, allowing {allowed}", task.level.name())
 }
 
 pub(crate) fn execute(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult {
-    let asked = format!("clear: {}", passes(task).collect::<Vec<_>>().join(", "));
-    let disks = match claim_all(task, expected, ctx) {
-        Ok(disks) => disks,
+    let asked = asked(task);
+    let (disks, missing) = match claim_all(task, expected, ctx) {
+        Ok(claimed) => claimed,
         Err(fault) => return TaskResult::failed(&asked, Outcome::FailedUnchanged, fault),
     };
-    let results = thread::scope(|scope| {
-        let workers: Vec<_> = disks.iter().map(|disk| (disk, scope.spawn(|| run(task, disk, ctx)))).collect();
+    let load = Load::for_disks(disks.len());
+    let mut results: Vec<DeviceResult> = thread::scope(|scope| {
+        let workers: Vec<_> = disks.iter().map(|disk| (disk, scope.spawn(|| run(task, disk, load, ctx)))).collect();
         workers
             .into_iter()
             .map(|(disk, worker)| {
@@ -119,11 +200,41 @@ pub(crate) fn execute(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> 
             })
             .collect()
     });
+    results.extend(missing.iter().map(lost_sight_of));
     TaskResult::from_devices(&asked, results)
 }
 
+/// A disk that was recorded and is not here: its data are somewhere.
+fn lost_sight_of(disk: &RecordedDisk) -> DeviceResult {
+    let fault = Fault::new(
+        FaultCode::DiskVanished,
+        format!("{disk} was recorded in this machine and is not here: what became of its data nobody can say"),
+    )
+    .because("find the disk, or take it out of expect if it is known to have been destroyed");
+    DeviceResult {
+        identity: DiskIdentity {
+            serial: disk.serial.clone(),
+            wwn: disk.wwn.clone(),
+            model: disk.model.clone(),
+            size: disk.size,
+            logical_sectors: 0,
+            diskseq: None,
+        },
+        seen_as: "absent".into(),
+        outcome: Outcome::Unknown,
+        changed: None,
+        used: "none".into(),
+        fault: Some(fault),
+        facts: serde_json::Value::Null,
+    }
+}
+
 /// All of them or none: a wipe that cannot have one of its disks changes nothing on the others.
-fn claim_all(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> Result<Vec<ClaimedDisk>, Fault> {
+fn claim_all(
+    task: &WipeTask,
+    expected: &PlanDigest,
+    ctx: &TaskCtx,
+) -> Result<(Vec<ClaimedDisk>, Vec<RecordedDisk>), Fault> {
     let plan = plan(task, ctx)?;
     single::hold_to(expected, &plan)?;
     ctx.cancel.check()?;
@@ -133,30 +244,22 @@ fn claim_all(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> Result<Ve
             h.allow_removable && h.serial.as_deref().is_none_or(|s| s.trim().eq_ignore_ascii_case(&identity.serial))
         }),
     };
-    plan.devices
-        .iter()
-        .map(|d| ClaimedDisk::claim(&ctx.roots, ctx.scope, &d.identity, removable(&d.identity)))
-        .collect()
-}
-
-fn run(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx) -> Ended {
-    let mut done = Progressed::default();
-    match wipe(task, disk, ctx, &mut done) {
-        Ok(ended) => ended,
-        Err(fault) if !done.begun => Ended::unchanged(fault),
-        Err(fault) => {
-            let fault = fault.because(format!(
-                "{} had been overwritten in pass {} of {}",
-                Bytes(done.bytes),
-                done.pass,
-                task.passes_before.len() + 1
-            ));
-            Ended::failed(Outcome::FailedChanged, "overwriting, not finished", fault)
+    let mut claimed = Vec::new();
+    for planned in &plan.devices {
+        let disk = ClaimedDisk::claim(&ctx.roots, ctx.scope, &planned.identity, removable(&planned.identity))?;
+        // Once more, of the descriptor that is held.
+        if actions(task, disk.disk(), &disk)? != planned.actions {
+            let message = format!("{} answers otherwise than when the plan was made", describe(disk.disk()));
+            return Err(Fault::new(FaultCode::PlanMismatch, message));
         }
+        claimed.push(disk);
     }
+    let all = single::read_disks(ctx)?;
+    Ok((claimed, absent(task, &all).cloned().collect()))
 }
 
-#[derive(Default)]
+/// How far a wipe has come, for when it fails.
+#[derive(Debug, Default)]
 struct Progressed {
     /// Whether anything may have been written.
     begun: bool,
@@ -164,160 +267,146 @@ struct Progressed {
     bytes: u64,
 }
 
-fn wipe(task: &WipeTask, disk: &ClaimedDisk, ctx: &TaskCtx, done: &mut Progressed) -> Result<Ended, Fault> {
-    let begun = Instant::now();
-    let name = disk.name();
-    ctx.cancel.check()?;
-    done.begun = true;
-    if disk.size() >= 2 * MIB {
-        // First what would make the disk boot or be assembled again, so that an interrupted wipe leaves no disk that
-        // looks whole.
-        Edges::zeroed(disk.size()).write(disk)?;
-    }
-    let seed: u64 = rand::rng().random();
-    for pass in &task.passes_before {
-        done.pass += 1;
-        match pass {
-            WipePass::Zeroes => overwrite(disk, ctx, "writing zeroes", done, |_, buffer| buffer.fill(0))?,
-            WipePass::Random => {
-                let mut random = StdRng::seed_from_u64(rand::rng().random());
-                overwrite(disk, ctx, "writing random bytes", done, |_, buffer| random.fill(buffer))?
-            }
-        };
-    }
-    done.pass += 1;
-    ctx.reporter.step_began(&format!("overwrite {name}"));
-    let pattern = Pattern { seed };
-    let profile = overwrite(disk, ctx, "overwriting", done, |offset, buffer| pattern.fill(offset, buffer))?;
-    let rate = mib_per_second(disk.size(), begun.elapsed());
-    ctx.reporter.step_ended(&format!("overwrite {name}"), &format!("{} at {rate} MiB/s", Bytes(disk.size())));
-
-    ctx.reporter.step_began(&format!("verify {name}"));
-    let verified = verify(task.verify, pattern, disk, ctx)?;
-    ctx.reporter.step_ended(&format!("verify {name}"), &format!("{} read back and compared", Bytes(verified.bytes)));
-    let table_read = disk.reread_table().on(disk)?;
-    // Of its members superblocks, copies, parity and what lies beyond the array were not reached.
-    let level = disk.disk().array.is_none().then_some("clear");
-
-    let slow = slow_slices(&profile);
-    if !slow.is_empty() {
-        ctx.reporter.notice(&format!("{name} is slow in {} of {SLICES} parts: look at its health", slow.len()));
-    }
-    Ok(Ended::verified(
-        Changed::Changed,
-        match level {
-            Some(level) => format!("{level}: overwritten {} times, {}", task.passes_before.len() + 1, verified.method),
-            None => format!("array overwritten, {}: reaches no level for its member disks", verified.method),
-        },
-        json!({
-            "level": level,
-            "bytes": disk.size(),
-            "pattern_seed": format!("{seed:016x}"),
-            "verified_bytes": verified.bytes,
-            "sample": verified.sample,
-            "seconds": (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0,
-            "write_mib_per_s": rate,
-            "speed_profile_mib_per_s": profile,
-            "slow_slices": slow,
-            "kernel_read_the_table": table_read,
-            "not_covered": "areas that the disk does not address: remapped sectors, over-provisioning, hidden areas",
-        }),
-    ))
-}
-
-/// Writes the whole disk once. Returns MiB/s for each of [`SLICES`] parts.
-fn overwrite(
-    disk: &ClaimedDisk,
-    ctx: &TaskCtx,
-    stage: &'static str,
-    done: &mut Progressed,
-    mut fill: impl FnMut(u64, &mut [u8]),
-) -> Result<Vec<f64>, Fault> {
-    let mut meter = Meter::new(ctx, stage, disk.name(), Some(disk.size()));
-    let mut buffer = AlignedBuffer::zeroed(CHUNK);
-    let slice = disk.size().div_ceil(SLICES).max(1);
-    let mut profile = Vec::new();
-    let (mut slice_begun, mut slice_from) = (Instant::now(), 0);
-    done.bytes = 0;
-    while done.bytes < disk.size() {
-        ctx.cancel.check()?;
-        let length = usize::try_from(disk.size() - done.bytes).unwrap_or(CHUNK).min(CHUNK);
-        fill(done.bytes, &mut buffer[..length]);
-        disk.write_at(done.bytes, &buffer[..length]).on(disk)?;
-        done.bytes += length as u64;
-        meter.at(done.bytes);
-        if done.bytes - slice_from >= slice || done.bytes == disk.size() {
-            profile.push(mib_per_second(done.bytes - slice_from, slice_begun.elapsed()));
-            (slice_begun, slice_from) = (Instant::now(), done.bytes);
-        }
-    }
-    disk.flush().on(disk)?;
-    Ok(profile)
-}
-
-struct Verified {
-    method: String,
-    bytes: u64,
-    sample: Value,
-}
-
-fn verify(mode: WipeVerify, pattern: Pattern, disk: &ClaimedDisk, ctx: &TaskCtx) -> Result<Verified, Fault> {
-    let n = disk.size().div_ceil(CHUNK as u64);
-    let (chosen, method, sample): (Vec<u64>, String, Value) = match mode {
-        WipeVerify::Full => ((0..n).collect(), "read back whole from the medium".into(), Value::Null),
-        WipeVerify::SamplePercent(percent) => {
-            let seed: u64 = rand::rng().random();
-            let count = usize::try_from((n * u64::from(percent)).div_ceil(100)).unwrap_or(usize::MAX);
-            let all = usize::try_from(n).unwrap_or(usize::MAX);
-            let mut chosen: Vec<u64> = sample(&mut StdRng::seed_from_u64(seed), all, count.min(all))
-                .into_iter()
-                .map(|i| i as u64)
-                .chain([0, n - 1])
-                .collect();
-            chosen.sort_unstable();
-            chosen.dedup();
-            let facts =
-                json!({"percent": percent, "seed": format!("{seed:016x}"), "unit": CHUNK, "units": chosen.len()});
-            (chosen, format!("{percent} % at random, and start and end, read back from the medium"), facts)
-        }
+fn run(task: &WipeTask, device: &dyn Target, load: Load, ctx: &TaskCtx) -> Ended {
+    let mut done = Progressed::default();
+    let mut log = Log::default();
+    let fault = match wipe(task, device, load, ctx, &mut done, &mut log) {
+        Ok(ended) => return ended,
+        Err(fault) => fault,
     };
-    let length_of = |i: u64| usize::try_from(disk.size() - i * CHUNK as u64).unwrap_or(CHUNK).min(CHUNK);
-    let total: u64 = chosen.iter().map(|i| length_of(*i) as u64).sum();
-    let mut meter = Meter::new(ctx, "verifying", disk.name(), Some(total));
-    let (mut buffer, mut scratch) = (AlignedBuffer::zeroed(CHUNK), vec![0; CHUNK]);
-    let mut read = 0;
-    for i in chosen {
-        ctx.cancel.check()?;
-        let (offset, length) = (i * CHUNK as u64, length_of(i));
-        disk.read_at(offset, &mut buffer[..length]).on(disk)?;
-        if let Some(at) = pattern.first_difference(offset, &buffer[..length], &mut scratch) {
-            return Err(Fault::new(
-                FaultCode::ReadBackMismatch,
-                format!("{} does not return at byte {at} what was written there", disk.name()),
-            ));
+    let statuses: Vec<String> =
+        log.statuses.iter().map(|s| format!("{}: {} [{}]", s.command, s.meaning, s.raw)).collect();
+    if !done.begun && !log.begun {
+        return Ended::unchanged(fault);
+    }
+    let mut fault = fault;
+    if done.pass > 0 {
+        fault = fault.because(format!(
+            "{} had been overwritten in pass {} of {}",
+            Bytes(done.bytes),
+            done.pass,
+            task.passes_before.len() + 1
+        ));
+    }
+    fault.causes.extend(statuses);
+    let outcome = if log.unknown { Outcome::Unknown } else { Outcome::FailedChanged };
+    Ended::failed(outcome, "not finished", fault)
+}
+
+fn wipe(
+    task: &WipeTask,
+    device: &dyn Target,
+    load: Load,
+    ctx: &TaskCtx,
+    done: &mut Progressed,
+    log: &mut Log,
+) -> Result<Ended, Fault> {
+    ctx.cancel.check()?;
+    let name = device.name();
+    let abilities = probe::abilities(device.disk(), device);
+    let method = method(task, device.disk(), &abilities)?;
+    let begun = Begun { at: jiff::Timestamp::now(), clock: Instant::now(), health: probe::health(&abilities, device) };
+
+    let mut steps = Vec::new();
+    let mut adopted = false;
+    let before = erase::before(device, &abilities)?;
+    if let Before::Going(kind) = before {
+        // Ours if it is of the kind that would be begun now, or, where the device does not tell, if this task has begun one.
+        adopted = is_sanitize(method) && (kind == Some(method) || (kind.is_none() && ctx.resuming));
+        let text = if adopted {
+            format!("{name} is sanitizing itself already, as this task wants it: it is watched to its end")
+        } else {
+            format!("{name} is sanitizing itself for another reason: that has to end first")
+        };
+        ctx.reporter.notice(&text);
+        steps.push(text);
+        done.begun |= adopted;
+        erase::watch(device, &abilities, ctx, log)?;
+    }
+    if let Abilities::Ata(ata) = &abilities
+        && task.covers_hidden_areas()
+        && !adopted
+    {
+        steps.extend(areas::open(ata, method, device, log)?);
+    }
+    let mut yielded = if method == WipeMethod::Overwrite {
+        let written = overwrite::overwrite(task, device, load, ctx, done)?;
+        Yield {
+            steps: written.steps,
+            verification: written.verification,
+            mib_per_second: Some(written.mib_per_second),
+            profile: written.profile,
         }
-        read += length as u64;
-        meter.at(read);
+    } else {
+        let erasure = Erasure { method, adopted, may_be_closed: before == Before::MayBeClosed };
+        by_device(task, erasure, device, &abilities, load, ctx, done, log)?
+    };
+    steps.append(&mut yielded.steps);
+    yielded.steps = steps;
+    let table_read = device.reread_table().map_err(|e| device.fault(&e))?;
+    if !table_read {
+        yielded.steps.push("the kernel never reads partitions of this disk".into());
     }
-    Ok(Verified { method, bytes: read, sample })
+    let report = report::make(task, method, device, &abilities, begun, yielded, log);
+    if !report.slow_parts.is_empty() {
+        let n = report.slow_parts.len();
+        ctx.reporter.notice(&format!("{name} is slow in {n} of {} parts: look at its health", profile::PARTS));
+    }
+    let used = format!("{} by {}: {}", method.level().name(), method.name(), report.verification.in_words);
+    let facts = serde_json::to_value(&report).map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
+    Ok(Ended::verified(Changed::Changed, used, facts))
 }
 
-/// Parts that took more than three times the median.
-fn slow_slices(profile: &[f64]) -> Vec<usize> {
-    let mut sorted = profile.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let Some(median) = sorted.get(sorted.len() / 2) else { return Vec::new() };
-    profile.iter().enumerate().filter(|(_, rate)| **rate * 3.0 < *median).map(|(i, _)| i).collect()
+/// An erasure by the device itself.
+#[derive(Clone, Copy)]
+struct Erasure {
+    method: WipeMethod,
+    /// It has ended already: it was going on before.
+    adopted: bool,
+    /// The last one may have failed, and then nothing can be written before this one succeeds.
+    may_be_closed: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::slow_slices;
-
-    #[test]
-    fn a_slow_region_is_a_finding() {
-        assert!(slow_slices(&[]).is_empty());
-        assert!(slow_slices(&[100.0, 90.0, 110.0]).is_empty());
-        assert_eq!(slow_slices(&[100.0, 20.0, 110.0, 105.0]), [1]);
+/// Plants marks, lets the device work, and searches for the marks.
+#[allow(clippy::too_many_arguments, reason = "all that a method has to know; a struct would only rename them")]
+fn by_device(
+    task: &WipeTask,
+    erasure: Erasure,
+    device: &dyn Target,
+    abilities: &Abilities,
+    load: Load,
+    ctx: &TaskCtx,
+    done: &mut Progressed,
+    log: &mut Log,
+) -> Result<Yield, Fault> {
+    let (name, Erasure { method, adopted, may_be_closed }) = (device.name(), erasure);
+    let marks = Planted::on(device, boot_seed(&ctx.roots, device.disk(), "canaries"));
+    let mut steps = Vec::new();
+    let mut was_planted = adopted && ctx.resuming;
+    if !adopted {
+        ctx.reporter.step_began(&format!("erase {name}"));
+        done.begun = true;
+        match marks.plant(device) {
+            Ok(()) => {
+                was_planted = true;
+                steps.push(format!("planted marks (seed {:016x})", marks.seed));
+            }
+            Err(fault) if may_be_closed => {
+                let text = format!("{name} takes no marks, as after a sanitize that has failed: {fault}");
+                ctx.reporter.notice(&text);
+                steps.push(text);
+            }
+            Err(fault) => return Err(fault),
+        }
+        erase::erase(method, task.covers_hidden_areas(), device, abilities, ctx, log)?;
+        ctx.reporter.step_ended(&format!("erase {name}"), &format!("{} has ended with success", method.name()));
+        steps.push(format!("{}, ended with success", method.name()));
     }
+    // What the kernel keeps of the disk is of before.
+    device.flush().map_err(|e| device.fault(&e))?;
+    ctx.reporter.step_began(&format!("verify {name}"));
+    let verification = marks.search(task.verify, was_planted, device, load, ctx)?;
+    ctx.reporter.step_ended(&format!("verify {name}"), &verification.in_words);
+    steps.push(verification.in_words.clone());
+    Ok(Yield { steps, verification, mib_per_second: None, profile: Vec::new() })
 }

@@ -1,0 +1,242 @@
+//! A SATA disk behind a translator (ACS-4, SAT-4).
+
+use speediso_sys::passthrough::{Data, ScsiAnswer, Sense};
+
+use super::{Core, Ended, Leaves, Quirk, give, inquiry};
+
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "a state machine's bits")]
+pub(in super::super) struct Ata {
+    /// Bits 13 to 15 of word 59: crypto scramble, overwrite, block erase.
+    pub(in super::super) sanitizes: u16,
+    pub(in super::super) sanitize_frozen: bool,
+    pub(in super::super) security: bool,
+    pub(in super::super) enhanced: bool,
+    pub(in super::super) frozen: bool,
+    pub(in super::super) locked: bool,
+    pub(in super::super) password: Option<[u8; 32]>,
+    /// Of 512 bytes.
+    pub(in super::super) accessible: u64,
+    pub(in super::super) native: u64,
+    pub(in super::super) factory: u64,
+    /// Whether SECURITY DISABLE PASSWORD works.
+    pub(in super::super) keeps_password: bool,
+    prepared: bool,
+}
+
+/// The registers that a command leaves.
+struct Registers {
+    error: u8,
+    count: u16,
+    lba: u64,
+}
+
+const FINE: Registers = Registers { error: 0, count: 0, lba: 0 };
+const ABORT: Registers = Registers { error: 0x04, count: 0, lba: 0 };
+
+impl Ata {
+    pub(in super::super) fn new(mib: usize) -> Self {
+        let sectors = (mib as u64) << 11;
+        Self {
+            sanitizes: 0b111 << 13,
+            sanitize_frozen: false,
+            security: true,
+            enhanced: true,
+            frozen: false,
+            locked: false,
+            password: None,
+            accessible: sectors,
+            native: sectors,
+            factory: sectors,
+            keeps_password: false,
+            prepared: false,
+        }
+    }
+
+    pub(super) fn take(&mut self, core: &mut Core, name: &str, cdb: &[u8], mut data: Data<'_>) -> ScsiAnswer {
+        if let [0x12, 0, ..] = cdb {
+            inquiry(b"ATA", &mut data);
+            return ScsiAnswer::default();
+        }
+        let Ok(cdb) = <&[u8; 16]>::try_from(cdb) else { panic!("{name}: not of 16 bytes") };
+        assert_eq!(cdb[0], 0x85, "{name}: an ATA disk takes ATA PASS-THROUGH (16) only");
+        let protocol = cdb[1] >> 1 & 0xf;
+        let (check, from_device, length_in) = (cdb[2] & 0x20, cdb[2] & 0x08, cdb[2] & 0x03);
+        assert!(check != 0, "{name}: the registers are wanted");
+        match &data {
+            Data::None => assert_eq!((protocol, length_in), (3, 0), "{name}: no data"),
+            Data::In(room) => {
+                assert_eq!((protocol, from_device, length_in, room.len()), (4, 8, 2, 512), "{name}: from the device");
+            }
+            Data::Out(block) => {
+                assert_eq!((protocol, from_device, length_in, block.len()), (5, 0, 2, 512), "{name}: to the device");
+            }
+        }
+        let extended = cdb[1] & 1 != 0;
+        let (mut feature, mut count) = (u16::from_be_bytes([cdb[3], cdb[4]]), u16::from_be_bytes([cdb[5], cdb[6]]));
+        let mut lba = u64::from_le_bytes([cdb[8], cdb[10], cdb[12], cdb[7], cdb[9], cdb[11], 0, 0]);
+        if !extended {
+            (feature, count, lba) = (feature & 0xff, count & 0xff, lba & 0xff_ffff);
+        }
+        let left = self.command(core, cdb[14], extended, feature, count, lba, &mut data);
+        // Descriptor format, with the ATA status return descriptor.
+        let status = if left.error == 0 { 0x50 } else { 0x51 };
+        let (c, l) = (left.count.to_be_bytes(), left.lba.to_le_bytes());
+        let (key, asc, ascq) = if left.error == 0 { (1, 0, 0x1d) } else { (0x0b, 0, 0) };
+        let raw = [
+            0x72,
+            key,
+            asc,
+            ascq,
+            0,
+            0,
+            0,
+            14,
+            0x09,
+            12,
+            u8::from(extended),
+            left.error,
+            c[0],
+            c[1],
+            l[3],
+            l[0],
+            l[4],
+            l[1],
+            l[5],
+            l[2],
+            0x40,
+            status,
+        ];
+        ScsiAnswer { status: 2, sense: Sense::parse(&raw) }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the registers")]
+    fn command(
+        &mut self,
+        core: &mut Core,
+        command: u8,
+        extended: bool,
+        feature: u16,
+        count: u16,
+        lba: u64,
+        data: &mut Data<'_>,
+    ) -> Registers {
+        // Only the very next command may be the erase (7.43).
+        let prepared = std::mem::take(&mut self.prepared);
+        match (command, extended) {
+            (0xec, false) => {
+                give(data, &self.identity());
+                FINE
+            }
+            (0xb4, true) => self.sanitize(core, feature, count, lba),
+            _ if core.erasure.is_some() => ABORT,
+            (0xb0, false) => Registers { lba: if lba == 0xc2_4f00 { lba } else { 0x2c_f400 }, ..FINE },
+            (0x27, true) => Registers { lba: self.native - 1, ..FINE },
+            (0x37, true) if lba < self.native && count == 1 => {
+                core.changes.push("set max");
+                self.accessible = lba + 1;
+                FINE
+            }
+            (0xb1, false) if feature == 0xc2 => {
+                let mut page = [0; 512];
+                page[6..14].copy_from_slice(&(self.factory - 1).to_le_bytes());
+                give(data, &page);
+                FINE
+            }
+            // Not while a host protected area is set (7.9.4).
+            (0xb1, false) if feature == 0xc0 && self.accessible == self.native => {
+                core.changes.push("overlay restore");
+                self.native = self.factory;
+                FINE
+            }
+            (0xf1..=0xf6, false) => self.security(core, command, prepared, data),
+            _ => ABORT,
+        }
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        let mut page = vec![0; 512];
+        let mut word = |n: usize, value: u16| page[2 * n..2 * n + 2].copy_from_slice(&value.to_le_bytes());
+        word(59, if self.sanitizes == 0 { 0 } else { self.sanitizes | 1 << 12 });
+        word(82, 1 << 10 | u16::from(self.security) << 1 | 1);
+        word(83, 1 << 11);
+        word(85, 1);
+        word(89, 30);
+        let bits = [self.security, self.password.is_some(), self.locked, self.frozen, false, self.enhanced];
+        word(128, bits.iter().enumerate().fold(0, |all, (i, bit)| all | u16::from(*bit) << i));
+        page[200..208].copy_from_slice(&self.accessible.to_le_bytes());
+        page[510] = 0xa5;
+        page[511] = page.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b));
+        page
+    }
+
+    fn sanitize(&mut self, core: &mut Core, feature: u16, count: u16, lba: u64) -> Registers {
+        if self.sanitizes == 0 {
+            return ABORT;
+        }
+        let leaves = match (feature, lba, count) {
+            (0x00, ..) => {
+                if count & 1 != 0 && core.ended == Ended::Badly {
+                    core.ended = Ended::Never;
+                }
+                let bits = [
+                    (15, core.ended == Ended::Well && core.erasure.is_none()),
+                    (14, core.erasure.is_some()),
+                    (13, self.sanitize_frozen),
+                ];
+                let count = bits.iter().fold(0, |all, (bit, set)| all | u16::from(*set) << bit);
+                return Registers { count, lba: u64::from(core.progress()), ..FINE };
+            }
+            (0x11, 0x4372_7970, 0) if self.sanitizes & 1 << 13 != 0 => Leaves::Noise,
+            (0x12, 0x426b_4572, 0) if self.sanitizes & 1 << 15 != 0 => Leaves::Zeroes,
+            (0x14, key, 1) if key >> 32 == 0x4f57 && self.sanitizes & 1 << 14 != 0 => {
+                Leaves::Pattern(u32::try_from(key & 0xffff_ffff).unwrap_or(0))
+            }
+            _ => return ABORT,
+        };
+        if self.sanitize_frozen || self.locked || core.erasure.is_some() || core.quirk == Quirk::Aborts {
+            return ABORT;
+        }
+        core.changes.push("sanitize");
+        core.begin(leaves);
+        FINE
+    }
+
+    /// Table 11 of ACS-4, as far as it goes here: states SEC1 (disabled, not frozen) to SEC6 (enabled and frozen).
+    fn security(&mut self, core: &mut Core, command: u8, prepared: bool, data: &Data<'_>) -> Registers {
+        if !self.security || self.frozen {
+            return ABORT;
+        }
+        let given = match data {
+            Data::Out(block) => <[u8; 32]>::try_from(&block[2..34]).ok(),
+            _ => None,
+        };
+        let right = given.is_some() && given == self.password;
+        match (command, given) {
+            (0xf1, Some(password)) if !self.locked => {
+                core.changes.push("set password");
+                self.password = Some(password);
+                FINE
+            }
+            (0xf3, None) => {
+                self.prepared = true;
+                FINE
+            }
+            (0xf4, Some(_)) if prepared && right && core.quirk != Quirk::Aborts => {
+                core.changes.push("erase unit");
+                if core.quirk == Quirk::Fails {
+                    return ABORT;
+                }
+                core.erase(Leaves::Zeroes);
+                (self.password, self.locked) = (None, false);
+                FINE
+            }
+            (0xf6, Some(_)) if right && !self.locked && !self.keeps_password => {
+                core.changes.push("disable password");
+                self.password = None;
+                FINE
+            }
+            _ => ABORT,
+        }
+    }
+}
