@@ -3,6 +3,7 @@
 
 mod boot;
 mod sharing;
+mod wipe;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub(crate) struct Options {
     pub(crate) agent: PathBuf,
     pub(crate) builds: PathBuf,
     pub(crate) rounds: u32,
-    /// Only the writing, and only cases with this in their name.
+    /// Only the writing, and only cases with this in their name; `wipe`: only the wiping.
     pub(crate) only: Option<String>,
 }
 
@@ -30,6 +31,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let root = repository(&std::env::current_dir()?).context("run the benchmarks inside the repository")?;
     let mut show = Show::default();
     show.phase("Sizes", "1 s", || sizes(options))?;
+    if options.only.as_deref() == Some("wipe") {
+        return show.phase("Wiping loop devices", "2 minutes", || wipe(&root, options));
+    }
     let image = debian_image(&root, &mut show)?;
     show.phase("Writing an image to a loop device", "5 minutes, and 5 more the first time", || {
         write::run(&write::Setup {
@@ -43,6 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.only.is_some() {
         return Ok(());
     }
+    show.phase("Wiping loop devices", "2 minutes", || wipe(&root, options))?;
     let mut programs = Programs::beside_this(&root)?;
     programs.boot_files = options.builds.join("latest");
     let lab = Lab::builder().build()?;
@@ -52,6 +57,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     show.phase("Smallest memory that installs", "2 to 4 minutes", || boot::smallest_memory(&lab, &programs, &root))?;
     show.summary();
     Ok(())
+}
+
+fn wipe(root: &Path, options: &Options) -> Result<()> {
+    wipe::run(&options.agent, options.rounds, &root.join("target/bench/wipe.json"))
 }
 
 fn sizes(options: &Options) -> Result<()> {

@@ -122,12 +122,31 @@ fn add_disks(args: &mut Args, spec: &MachineSpec) {
                 format!("cache=none,file.driver=nbd,file.server.type=unix,file.server.path={}", quoted(socket))
             }
         };
-        args.add("-drive", format!("if=none,id=drive{n},format=raw,discard=unmap,{medium}"));
+        let read_only = if disk.read_only { ",readonly=on" } else { "" };
+        args.add("-drive", format!("if=none,id=drive{n},format=raw,discard=unmap,{medium}{read_only}"));
         if disk.hot_plug && disk.bus != Bus::Scsi {
             args.add("-device", format!("pcie-root-port,id=slot{n},chassis={0},slot={0}", n + 1));
         }
+        if disk.detached_namespace.is_some() {
+            // Only in a subsystem a namespace may be detached.
+            args.add("-device", format!("nvme-subsys,id=subsystem{n},nqn=subsystem{n}"));
+        }
         args.add("-device", device(spec, disk, n));
+        if let Some(path) = &disk.detached_namespace {
+            add_namespaces(args, disk, n, path);
+        }
     }
+}
+
+/// The namespaces of a controller that has more than the one which QEMU makes of a drive by itself.
+fn add_namespaces(args: &mut Args, disk: &Disk, n: usize, detached: &Path) {
+    let sectors = format!("logical_block_size={0},physical_block_size={0}", disk.sector_size.max(512));
+    args.add("-device", format!("nvme-ns,bus=disk{n},drive=drive{n},nsid=1,{sectors}"));
+    args.add(
+        "-drive",
+        format!("if=none,id=detached{n},format=raw,discard=unmap,cache=unsafe,file={}", quoted(detached)),
+    );
+    args.add("-device", format!("nvme-ns,bus=disk{n},drive=detached{n},nsid=2,detached=on,{sectors}"));
 }
 
 fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
@@ -136,6 +155,7 @@ fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
     let serial = comma_doubled(&disk.serial);
     let mut device = match disk.bus {
         Bus::Virtio => format!("virtio-blk-pci,drive=drive{n},serial={serial},{sectors}"),
+        Bus::Nvme if disk.detached_namespace.is_some() => format!("nvme,subsys=subsystem{n},serial={serial}"),
         Bus::Nvme => format!("nvme,drive=drive{n},serial={serial},{sectors}"),
         Bus::Ahci => format!("ide-hd,bus=ide.{n},drive=drive{n},serial={serial}{wwn}"),
         Bus::Scsi => format!("scsi-hd,bus=scsi.0,scsi-id={n},drive=drive{n},serial={serial},{sectors}{wwn}"),
@@ -151,7 +171,7 @@ fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
     }
     // OVMF drops every boot entry of a disk from its order as soon as there is any boot index but none for that disk,
     // an operating system's own entry too. With one, entries of the same disk stay in the order that the variables say.
-    if matches!(spec.start, Start::Network | Start::Disk) {
+    if matches!(spec.start, Start::Network | Start::Disk) && disk.detached_namespace.is_none() {
         device.push_str(&format!(",bootindex={}", n + 2));
     }
     device
@@ -168,6 +188,9 @@ fn check(spec: &MachineSpec) -> Result<()> {
         }
         if disk.sector_size != 512 && matches!(disk.bus, Bus::Ahci | Bus::UsbRemovable) {
             return wrong("QEMU's AHCI and USB disks have 512-byte sectors only");
+        }
+        if disk.detached_namespace.is_some() && disk.bus != Bus::Nvme {
+            return wrong("only an NVMe disk has namespaces");
         }
         if disk.wwn.is_some() && !matches!(disk.bus, Bus::Ahci | Bus::Scsi) {
             return wrong("only AHCI and SCSI disks carry a WWN here");

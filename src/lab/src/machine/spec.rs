@@ -32,6 +32,9 @@ pub struct Disk {
     pub(super) wwn: Option<u64>,
     pub(super) sector_size: u32,
     pub(super) hot_plug: bool,
+    pub(super) read_only: bool,
+    /// Medium of a second namespace of the same NVMe controller, which no host is given.
+    pub(super) detached_namespace: Option<PathBuf>,
 }
 
 /// Where a disk's bytes are.
@@ -54,7 +57,30 @@ impl Disk {
     }
 
     fn of(medium: Medium, serial: &str) -> Self {
-        Self { medium, bus: Bus::Virtio, serial: serial.to_owned(), wwn: None, sector_size: 512, hot_plug: false }
+        Self {
+            medium,
+            bus: Bus::Virtio,
+            serial: serial.to_owned(),
+            wwn: None,
+            sector_size: 512,
+            hot_plug: false,
+            read_only: false,
+            detached_namespace: None,
+        }
+    }
+
+    /// Its medium cannot be written, and it says so.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// An NVMe controller with this raw image as namespace 2, not attached.
+    #[must_use]
+    pub fn detached_namespace(mut self, path: impl Into<PathBuf>) -> Self {
+        self.detached_namespace = Some(path.into());
+        self
     }
 
     /// In a slot of its own, out of which it can be pulled.

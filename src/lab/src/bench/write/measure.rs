@@ -16,15 +16,15 @@ use super::ipa::Ipa;
 const LIMIT: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    pub(super) wall: f64,
+pub(in crate::bench) struct Measured {
+    pub(in crate::bench) wall: f64,
     /// User and system, of everything the case started.
-    pub(super) cpu: f64,
+    pub(in crate::bench) cpu: f64,
     /// Resident, all of its processes together, sampled.
-    pub(super) peak_mib: f64,
+    pub(in crate::bench) peak_mib: f64,
 }
 
-pub(super) fn pipe(line: &str, dir: &Path) -> Result<Measured> {
+pub(in crate::bench) fn pipe(line: &str, dir: &Path) -> Result<Measured> {
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", line]);
     run(&mut command, dir)
@@ -32,6 +32,11 @@ pub(super) fn pipe(line: &str, dir: &Path) -> Result<Measured> {
 
 /// The agent's local door with one task.
 pub(super) fn agent(agent: &Path, dir: &Path, pin: &str, task: &Value) -> Result<Measured> {
+    agent_with(agent, dir, &["--ca", pin], task)
+}
+
+/// What it said is in `case.log`.
+pub(in crate::bench) fn agent_with(agent: &Path, dir: &Path, more: &[&str], task: &Value) -> Result<Measured> {
     let machine = this_machine()?;
     let file = json!({
         "version": 1,
@@ -42,7 +47,7 @@ pub(super) fn agent(agent: &Path, dir: &Path, pin: &str, task: &Value) -> Result
     });
     fs::write(dir.join("task.json"), file.to_string())?;
     let mut command = Command::new(agent);
-    command.args(["run", "--allow-loop", "--json", "--arm", &machine, "--ca", pin]);
+    command.args(["run", "--allow-loop", "--json", "--arm", &machine]).args(more);
     command.arg("--tasks").arg(dir.join("task.json")).arg("--state-dir").arg(dir.join("state"));
     run(&mut command, dir)
 }

@@ -6,7 +6,7 @@ mod coreos;
 mod images;
 mod ipa;
 mod limit;
-mod measure;
+pub(super) mod measure;
 mod plot;
 mod report;
 mod server;
@@ -105,7 +105,7 @@ fn compare(image: &Path, device: &Path) -> Result<()> {
 }
 
 /// Memory if there is plenty, so that the disk below is not what is measured; a disk otherwise.
-fn roomy(size: u64) -> PathBuf {
+pub(super) fn roomy(size: u64) -> PathBuf {
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.split_whitespace().next()?.parse::<u64>().ok()
     });
@@ -119,13 +119,13 @@ fn allocate(file: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
-struct LoopDisk {
-    device: PathBuf,
+pub(super) struct LoopDisk {
+    pub(super) device: PathBuf,
     file: PathBuf,
 }
 
 impl LoopDisk {
-    fn make(file: &Path, size: u64) -> Result<Self> {
+    pub(super) fn make(file: &Path, size: u64) -> Result<Self> {
         allocate(file, size)?;
         let losetup = tool::find("losetup")?;
         let device =
@@ -134,12 +134,12 @@ impl LoopDisk {
     }
 
     /// Again after whatever may have punched holes.
-    fn allocate(&self, size: u64) -> Result<()> {
+    pub(super) fn allocate(&self, size: u64) -> Result<()> {
         allocate(&self.file, size)
     }
 
     /// A loop device's serial number is its file, as the agent sees it.
-    fn serial(&self) -> String {
+    pub(super) fn serial(&self) -> String {
         self.file.display().to_string()
     }
 }
