@@ -35,12 +35,12 @@ fn medium(lab: &Lab, name: &str) -> PathBuf {
 }
 
 /// How many canaries a search of the raw file finds.
-fn canaries(path: &Path) -> usize {
+fn canaries(path: &Path) -> u64 {
     let bytes = std::fs::read(path).unwrap();
-    bytes.windows(CANARY.len()).filter(|window| *window == CANARY).count()
+    bytes.windows(CANARY.len()).filter(|window| *window == CANARY).count() as u64
 }
 
-const ALL_CANARIES: usize = (SIZE / EVERY) as usize;
+const ALL_CANARIES: u64 = SIZE / EVERY;
 
 fn by_serial(serial: &str, level: &str, more: &Value) -> Value {
     let mut task = json!({"task": "wipe", "devices": {"hints": [{"serial": serial}]}, "level": level});

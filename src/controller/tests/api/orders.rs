@@ -272,3 +272,27 @@ async fn silence_takes_back_what_had_not_begun_and_ends_a_restart() {
         other => panic!("{other:?}"),
     }
 }
+
+/// The order expects the disks that the machine had when it was looked at last; without a record it says nothing.
+#[tokio::test]
+async fn a_decommission_expects_the_recorded_disks() {
+    let site = Site::start().await;
+    let agent = site.admitted(1).await;
+    let decommission = || json!({"profile": "decommission", "parameters": {"level": "clear"}});
+    let fault = declined(site.order(&agent, decommission()).await, 400, FaultCode::TaskInvalid);
+    assert!(fault.message.contains("inventory first"), "{fault}");
+
+    let disks = json!([{"serial": "S1", "model": "M", "size": 4096}, {"serial": "STICK", "removable": true}, {"size": 1}]);
+    let inventory = json!({"epoch": agent.epoch(), "inventory": {"hostname": "x", "disks": disks}});
+    let _: Lease = crate::support::answer(agent.client.request(reqwest::Method::PUT, path::INVENTORY).json(&inventory))
+        .await
+        .unwrap();
+    let order = site.order(&agent, decommission()).await.unwrap().order;
+    assert_eq!(site.node(&agent).await.state, NodeState::Cleaning);
+    let task = serde_json::to_value(&order.tasks[0].task).unwrap();
+    assert_eq!(task["expect"], json!([{"serial": "S1", "model": "M", "size": 4096}]));
+    let grant = agent.grant().await;
+    agent.start(grant.run, &plan("wipe")).await.unwrap();
+    agent.end(grant.run, done()).await.unwrap();
+    assert_eq!(site.node(&agent).await.state, NodeState::Manageable, "wiped for good is not ready to be handed out");
+}

@@ -2,7 +2,7 @@
 
 use speediso_model::abilities::Abilities;
 use speediso_model::inventory::{Disk, Transport};
-use speediso_model::wipe::Health;
+use speediso_model::wipe::{Health, WipeMethod};
 use speediso_sys::passthrough::{CommandError, Passthrough, ata, nvme, scsi};
 
 /// What the disk answers. Whoever does not answer at all can be read and written, and the reason is told.
@@ -41,7 +41,6 @@ pub(super) fn health(abilities: &Abilities, device: &dyn Passthrough) -> Option<
 
 /// In a line, for the plan: what may be asked of the disk.
 pub(super) fn in_words(abilities: &Abilities) -> String {
-    use speediso_model::wipe::WipeMethod;
     let offers: Vec<&str> =
         WipeMethod::ALL.into_iter().filter(|m| abilities.offers(*m).is_ok()).map(WipeMethod::name).collect();
     format!("the disk offers {}", offers.join(", "))
