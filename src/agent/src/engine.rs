@@ -535,6 +535,7 @@ pub fn capabilities() -> Vec<Capability> {
         capability("teardown", true, OnInterrupt::Reconcile, schema::<t::TeardownTask>()),
         capability("nvme_format", true, OnInterrupt::Safe, schema::<t::NvmeFormatTask>()),
         capability("partition", true, OnInterrupt::Reconcile, schema::<t::PartitionTask>()),
+        capability("raid", true, OnInterrupt::Reconcile, schema::<t::RaidTask>()),
         capability("write_image", true, OnInterrupt::Safe, schema::<t::WriteImageTask>()),
         capability("capture", false, OnInterrupt::Safe, schema::<speediso_model::capture::CaptureTask>()),
         capability("config_drive", true, OnInterrupt::Reconcile, schema::<t::ConfigDriveTask>()),

@@ -211,11 +211,9 @@ impl Task {
                 OnInterrupt::Safe
             }
             // Their plan is made anew from what is there then.
-            Self::Teardown(_)
-            | Self::Partition(_)
-            | Self::Raid(_)
-            | Self::ConfigDrive(_)
-            | Self::BootEntry(_) => OnInterrupt::Reconcile,
+            Self::Teardown(_) | Self::Partition(_) | Self::Raid(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => {
+                OnInterrupt::Reconcile
+            }
             Self::Power(_) => OnInterrupt::Never,
         }
     }

@@ -28,7 +28,7 @@ pub mod power;
 pub mod process;
 pub mod reader;
 pub mod roots;
-pub mod tool;
 pub mod stack;
+pub mod tool;
 pub mod volume;
 pub mod window;

@@ -282,7 +282,8 @@ async fn a_decommission_expects_the_recorded_disks() {
     let fault = declined(site.order(&agent, decommission()).await, 400, FaultCode::TaskInvalid);
     assert!(fault.message.contains("inventory first"), "{fault}");
 
-    let disks = json!([{"serial": "S1", "model": "M", "size": 4096}, {"serial": "STICK", "removable": true}, {"size": 1}]);
+    let disks =
+        json!([{"serial": "S1", "model": "M", "size": 4096}, {"serial": "STICK", "removable": true}, {"size": 1}]);
     let inventory = json!({"epoch": agent.epoch(), "inventory": {"hostname": "x", "disks": disks}});
     let _: Lease = crate::support::answer(agent.client.request(reqwest::Method::PUT, path::INVENTORY).json(&inventory))
         .await

@@ -34,7 +34,7 @@ use speediso_model::outcome::{Changed, DeviceResult, Outcome, TaskResult};
 use speediso_model::plan::{Action, DiskIdentity, Plan, PlanDigest, PlannedDevice};
 use speediso_model::task::{RecordedDisk, WipePass, WipeTargets, WipeTask, WipeVerify};
 use speediso_model::units::Bytes;
-use speediso_model::wipe::WipeMethod;
+use speediso_model::wipe::{WipeLevel, WipeMethod};
 use speediso_sys::claim::ClaimedDisk;
 use speediso_sys::passthrough::Passthrough;
 use speediso_sys::peek::Peek;
@@ -85,7 +85,7 @@ fn choose_disks<'a>(task: &WipeTask, all: &'a [Disk]) -> Result<Vec<&'a Disk>, F
             }
         }
         WipeTargets::AllDisks => {
-            for disk in all.iter().filter(|d| !d.removable) {
+            for disk in all.iter().filter(|d| !d.removable && d.array.is_none()) {
                 // A disk in use is not left out: the order says all, and "all but some" is not what it says.
                 if let Some(Rejection::Unusable { code, reason }) = unusable(disk, false) {
                     return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
@@ -352,7 +352,8 @@ fn wipe(
         let n = report.slow_parts.len();
         ctx.reporter.notice(&format!("{name} is slow in {n} of {} parts: look at its health", profile::PARTS));
     }
-    let used = format!("{} by {}: {}", method.level().name(), method.name(), report.verification.in_words);
+    let reached = report.reached.map_or("no level for the member disks", WipeLevel::name);
+    let used = format!("{reached} by {}: {}", method.name(), report.verification.in_words);
     let facts = serde_json::to_value(&report).map_err(|e| Fault::from_error(FaultCode::Internal, &e))?;
     Ok(Ended::verified(Changed::Changed, used, facts))
 }

@@ -11,6 +11,7 @@ pub(super) fn abilities(disk: &Disk, device: &dyn Passthrough) -> Abilities {
     let answered = match disk.tran {
         Transport::Loop => return nothing("a loop device is a file and has no commands of its own"),
         Transport::Virtio => return nothing("a virtio disk has no commands of its own"),
+        Transport::Md => return nothing("an array has no commands of its own; its member disks are wiped one by one"),
         Transport::Mmc => return nothing("this version issues no commands of SD cards and eMMC"),
         Transport::Usb => return nothing("bridges between USB and a disk do not pass these commands on reliably"),
         Transport::Fc | Transport::Iscsi => {

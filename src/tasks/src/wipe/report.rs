@@ -44,9 +44,14 @@ pub(super) fn make(
         ));
     }
     let verified = yielded.verification.kind != VerificationKind::None;
+    let is_array = device.disk().array.is_some();
+    if is_array {
+        not_covered.push("of its member disks: superblocks, copies, parity and what lies beyond the array".into());
+    }
     WipeReport {
         asked: task.level,
-        reached: verified.then(|| method.level()),
+        // An array says nothing of its member disks.
+        reached: (verified && !is_array).then(|| method.level()),
         method,
         steps: yielded.steps,
         not_covered,
