@@ -83,6 +83,9 @@ fault_codes! {
     AmbiguousDisk, "ambiguous-disk", Operator, "add a serial number or WWN to the hints, so that one disk matches";
     DiskInUse, "disk-in-use", Refused, "give a `teardown` task that names the disk, release it by hand (unmount, swapoff, stop what holds it), or choose another";
     DiskRemovable, "disk-removable", Refused, "remove the medium, or name it by serial and set allow_removable";
+    DiskSkipped, "disk-skipped", Refused, "choose another disk, or take this one off the skip list that names it";
+    DiskLiveSystem, "disk-live-system", Refused, "start the machine over the network, or take the medium out, then order again";
+    DisksUnequal, "disks-unequal", Operator, "name disks of one size and one sector size, or say in the order that they may differ";
     DiskReadOnly, "disk-read-only", Hardware, "clear the write protection of the disk or replace it";
     DiskChanged, "disk-changed", Refused, "the disk is not the one of the plan any more; order again after looking at the machine";
     DiskTooSmall, "disk-too-small", Operator, "choose a larger disk or a smaller image";

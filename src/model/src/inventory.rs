@@ -135,6 +135,19 @@ pub struct Disk {
     /// Of an array: its name. Its UUID is its serial number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub array: Option<String>,
+    /// Why no task may touch it, though it is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<Exclusion>,
+}
+
+/// A reason for which a disk is nobody's, whoever asks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Exclusion {
+    /// By the hints of a skip list.
+    Skipped { by: String },
+    /// This system was started from it, and may need it again.
+    LiveSystem { how: String },
 }
 
 /// A reason for which a disk is not free.

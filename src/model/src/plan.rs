@@ -130,11 +130,23 @@ impl Plan {
 
     /// Names the disks of `all` that the plan leaves alone.
     #[must_use]
-    pub fn with_untouched(mut self, all: &[Disk]) -> Self {
+    pub fn with_untouched(self, all: &[Disk]) -> Self {
+        self.with_untouched_because(all, |_| None)
+    }
+
+    /// The same, with why each of them is left alone. What no task may touch has its reason anyway.
+    #[must_use]
+    pub fn with_untouched_because(mut self, all: &[Disk], why: impl Fn(&Disk) -> Option<String>) -> Self {
+        let excluded = |disk: &Disk| {
+            disk.excluded.as_ref().and_then(|_| hints::unusable(disk, true)).map(|rejection| rejection.to_string())
+        };
         self.untouched = all
             .iter()
             .filter(|d| !self.devices.iter().any(|p| p.identity == DiskIdentity::of(d)))
-            .map(hints::describe)
+            .map(|disk| match excluded(disk).or_else(|| why(disk)) {
+                Some(reason) => format!("{}: {reason}", hints::describe(disk)),
+                None => hints::describe(disk),
+            })
             .collect();
         self
     }

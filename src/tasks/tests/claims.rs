@@ -23,7 +23,7 @@ fn no_match_and_two_matches_touch_nothing() {
     let odd = 7 * MIB + 3 * 4096;
     let (a, b) = (LoopDisk::new(odd, 512), LoopDisk::new(odd, 512));
     let before = (a.fill(1), b.fill(2));
-    let by_size = RootDeviceHints { size: Some(Bytes(odd)), ..RootDeviceHints::default() };
+    let by_size = RootDeviceHints { size: Some(Bytes(odd).into()), ..RootDeviceHints::default() };
     let none = RootDeviceHints { serial: Some("nobody".into()), ..RootDeviceHints::default() };
     for (hints, code) in [
         (by_size, FaultCode::AmbiguousDisk),
