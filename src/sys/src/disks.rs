@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use speediso_model::inventory::{Disk, Transport, Use};
 use speediso_model::units::Bytes;
 
-use crate::ioctl;
 use crate::md::KnownArray;
 use crate::roots::{Roots, read_line, read_number};
+use crate::{by_path, ioctl, live};
 
 /// Which kinds of disk count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,7 +41,9 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
         .collect();
     names.sort();
     let uses = Uses::read(roots)?;
-    Ok(names.iter().map(|name| read_one(roots, name, &uses)).collect())
+    let mut disks: Vec<Disk> = names.iter().map(|name| read_one(roots, name, &uses)).collect();
+    live::mark(roots, &mut disks);
+    Ok(disks)
 }
 
 pub(crate) fn is_disk(name: &str, scope: DiskScope) -> bool {
@@ -112,6 +114,7 @@ fn read_one(roots: &Roots, name: &str, uses: &Uses) -> Disk {
         diskseq: read_number(&dir.join("diskseq")),
         in_use: uses.of(roots, name),
         signatures: Vec::new(),
+        excluded: None,
         array: None,
     };
     match array {
@@ -188,16 +191,13 @@ fn hctl(device: &Path) -> Option<String> {
     (numbers.len() == 4 && numbers.iter().all(|n| n.parse::<u64>().is_ok())).then(|| name.to_owned())
 }
 
-/// What udev made, where there is a udev.
+/// The same with and without a udev.
 fn by_path(roots: &Roots, name: &str) -> Option<String> {
-    let dir = roots.dev.join("disk/by-path");
-    let mut found: Vec<PathBuf> = std::fs::read_dir(&dir)
-        .ok()?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|link| std::fs::read_link(link).is_ok_and(|t| t.file_name().is_some_and(|n| n == name)))
-        .collect();
-    found.sort();
-    found.first().map(|p| p.display().to_string())
+    if by_path::is_virtual(roots, name) {
+        return None;
+    }
+    let id = by_path::id_path(roots, name)?;
+    Some(roots.dev.join("disk/by-path").join(id).display().to_string())
 }
 
 /// Mounts and swaps of the whole system, read once.

@@ -6,6 +6,7 @@
 
 pub mod blkid;
 pub mod buffer;
+mod by_path;
 pub mod claim;
 pub mod clock;
 pub mod console;
@@ -19,6 +20,7 @@ pub mod grow;
 pub mod inflight;
 mod ioctl;
 pub mod lend;
+mod live;
 pub mod md;
 mod mount;
 pub mod nics;
