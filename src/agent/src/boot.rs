@@ -48,6 +48,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     let surroundings = Surroundings {
         roots: roots.clone(),
         scope: DiskScope::default(),
+        skip: config.skip.clone(),
         http: http.clone(),
         probe: std::env::current_exe().ok(),
         boot_mac: config.bootif.clone(),

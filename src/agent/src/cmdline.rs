@@ -4,7 +4,7 @@
 //! not what was asked for. Everything that is not ours is somebody else's and ignored.
 
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::hints::RootDeviceHints;
+use speediso_model::hints::{RootDeviceHints, SkipList};
 use speediso_model::image::ImageDigest;
 use speediso_model::inventory::canonical_mac;
 use speediso_model::profile::{InstallWipe, Profile};
@@ -29,6 +29,8 @@ pub struct Config {
     pub image: Option<String>,
     pub digest: Option<ImageDigest>,
     pub root_device: Option<RootDeviceHints>,
+    /// Disks that no task may touch.
+    pub skip: SkipList,
     pub config_drive: Option<(String, ImageDigest)>,
     pub wipe: Option<InstallWipe>,
     pub ssh_keys: Vec<String>,
@@ -146,6 +148,10 @@ impl Config {
             "image" => self.image = Some(url(name, &value)?),
             "digest" => self.digest = Some(digest(name, &value)?),
             "root_device" => self.root_device = Some(value.parse()?),
+            "skip" => {
+                self.skip.0.push(value.parse()?);
+                self.skip.check().map_err(|what| invalid(format!("speediso.skip={value}: {what}")))?;
+            }
             "wipe" => {
                 self.wipe = Some(match value.as_str() {
                     "clear" => InstallWipe::Clear,
@@ -209,6 +215,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Of a line that may not be ours, or may be wrong elsewhere: only what is to be skipped.
+///
+/// # Errors
+/// `cmdline-invalid`: what is not understood is not taken for "nothing".
+pub fn skip_list(line: &str) -> Result<SkipList, Fault> {
+    let mut config = Config::default();
+    for (key, value) in words(line) {
+        if key == "speediso.skip" {
+            config.take("skip", value.unwrap_or_default())?;
+        }
+    }
+    Ok(config.skip)
 }
 
 fn profiles(list: &str) -> Result<Vec<Profile>, Fault> {
@@ -325,6 +345,15 @@ mod tests {
     }
 
     #[test]
+    fn disks_to_skip_add_up() {
+        let line = "quiet speediso.skip=serial=S1 \"speediso.skip=model=<in> JBOD,size>=1TiB\" speediso.contoller=x";
+        let skip = skip_list(line).expect("only these words count");
+        assert_eq!(skip.0.len(), 2);
+        assert_eq!(skip.to_string(), "serial=\"S1\" and model=\"<in> JBOD\", size>=1099511627776");
+        assert!(skip_list("speediso.skip=serail=S1").is_err());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let long = format!("SPEEDISO=inventory {}", "x".repeat(2100));
         let cases: Vec<(String, FaultCode)> = [
@@ -338,6 +367,8 @@ mod tests {
             ("speediso.image=https://x/y", FaultCode::CmdlineInvalid),
             ("speediso.tasks=https://x/y", FaultCode::CmdlineInvalid),
             ("speediso.root_device=name=sda", FaultCode::CmdlineInvalid),
+            ("speediso.skip=", FaultCode::CmdlineInvalid),
+            ("speediso.skip=serial=A,pick=smallest", FaultCode::CmdlineInvalid),
             ("speediso.sshkey=ssh-ed25519 AAAA", FaultCode::CmdlineInvalid),
             ("BOOTIF=eth0", FaultCode::CmdlineInvalid),
             (long.as_str(), FaultCode::CmdlineTruncated),

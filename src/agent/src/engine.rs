@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use speediso_model::build::BuildInfo;
 use speediso_model::event::{Event, EventBuffer, EventKind, Progress};
 use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::hints::SkipList;
 use speediso_model::id::RunId;
 use speediso_model::inventory::Inventory;
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
@@ -54,6 +55,8 @@ pub struct Submission {
     pub task: Task,
     /// Make the plan, change nothing.
     pub dry_run: bool,
+    /// What the order says to leave alone, beside what this machine does anyway.
+    pub skip: SkipList,
     pub gate: Arc<dyn StartGate>,
 }
 
@@ -89,6 +92,8 @@ pub struct Capability {
 pub struct Surroundings {
     pub roots: Roots,
     pub scope: DiskScope,
+    /// Disks that no task of this boot may touch.
+    pub skip: SkipList,
     pub http: reqwest::Client,
     pub probe: Option<PathBuf>,
     pub boot_mac: Option<String>,
@@ -237,6 +242,7 @@ impl Engine {
     /// When the task is invalid, the run is known already, another task is still going on, or it cannot be journalled.
     pub fn submit(&self, submission: Submission) -> Result<(), Fault> {
         submission.task.validate()?;
+        submission.skip.check().map_err(|what| Fault::new(FaultCode::TaskInvalid, what))?;
         let cancel = Cancel::default();
         {
             let mut state = self.state();
@@ -410,6 +416,7 @@ impl Engine {
         TaskCtx {
             roots: surroundings.roots,
             scope: surroundings.scope,
+            skip: surroundings.skip,
             reporter: Arc::new(RunReporter { engine: self.clone(), run }),
             cancel,
             http: surroundings.http,
@@ -440,13 +447,15 @@ impl Engine {
     }
 
     fn carry_out(&self, submission: &Submission, cancel: &Cancel) -> TaskResult {
-        let Submission { run, task, dry_run, gate } = submission;
+        let Submission { run, task, dry_run, skip, gate } = submission;
         let kind = task.kind();
         // What the last task gave, it gives no longer: the disks are this task's.
         self.share_no_more();
         let unchanged = |fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault);
         let resuming = self.was_interrupted(*run, task);
-        let ctx = TaskCtx { resuming, ..self.context(*run, cancel.clone()) };
+        let mut ctx = TaskCtx { resuming, ..self.context(*run, cancel.clone()) };
+        ctx.skip = ctx.skip.and(skip);
+        let ctx = ctx;
         let plan = match speediso_tasks::plan(task, &ctx) {
             Ok(plan) => plan,
             Err(fault) => return unchanged(fault),

@@ -8,6 +8,7 @@ pub mod build;
 mod client;
 pub mod cmdline;
 pub mod console;
+pub mod disks;
 pub mod doors;
 pub mod engine;
 mod identity;

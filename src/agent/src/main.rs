@@ -5,8 +5,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use speediso_agent::disks::DisksArgs;
 use speediso_agent::run::{self, RunArgs};
-use speediso_agent::{boot, build, console, supervise};
+use speediso_agent::{boot, build, console, disks, supervise};
 use speediso_sys::roots::Roots;
 
 /// The Speediso provisioning agent.
@@ -31,6 +32,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the disks, or which of them given hints would take, and why (--hints)
+    Disks(DisksArgs),
     /// In the ramdisk: restart the agent when it dies
     Supervise,
     /// In the ramdisk: the agent itself
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Some(Command::Disks(args)) => ExitCode::from(disks::run(&args)),
         Some(Command::Supervise) => {
             console::log_to_consoles(&Roots::live(), false);
             supervise::run()
@@ -77,7 +81,7 @@ async fn dispatch(command: Command) -> ExitCode {
             Ok(never) => match never {},
             Err(fault) => fail(&fault),
         },
-        Command::Supervise | Command::ProbeSuperblock => ExitCode::FAILURE,
+        Command::Disks(_) | Command::Supervise | Command::ProbeSuperblock => ExitCode::FAILURE,
     }
 }
 

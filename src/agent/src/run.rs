@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use speediso_model::fault::{Fault, FaultClass, FaultCode};
+use speediso_model::hints::SkipList;
 use speediso_model::inventory::Inventory;
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::taskfile::TaskFile;
@@ -16,7 +17,7 @@ use crate::doors::local::{Machine, Permitted};
 use crate::engine::{DISK_PATIENCE, Engine, Surroundings};
 use crate::state::StateDir;
 use crate::tls::{self, Purpose, Validity};
-use crate::{build, console};
+use crate::{build, cmdline, console};
 
 /// Exit status: 0 verified, 1 failed and nothing changed, 2 failed and changed, 3 unknown, 64 bad input, 77 refused.
 #[derive(Args, Debug)]
@@ -123,7 +124,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
     let permitted = if args.dry_run {
         let file = TaskFile::parse(&bytes)?;
         machine.must_be(&file.machine)?;
-        Permitted::to_look_at(file.tasks)
+        Permitted::to_look_at(file.tasks).skipping(file.skip_block_devices)
     } else if let Some(key) = &args.tasks_key {
         let key: speediso_model::image::ImageDigest =
             format!("sha256:{key}").parse().map_err(|_| bad("--tasks-key has 64 hex digits".into()))?;
@@ -146,6 +147,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
     let surroundings = Surroundings {
         roots: roots.clone(),
         scope: DiskScope { loops: args.allow_loop },
+        skip: skip_of_boot(&roots)?,
         http,
         probe: std::env::current_exe().ok(),
         boot_mac: None,
@@ -160,6 +162,15 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
     // The consoles' last lines come from other threads.
     tokio::time::sleep(Duration::from_millis(10)).await;
     Ok(results)
+}
+
+/// What the boot entry says to leave alone: that holds for a person at the machine too.
+///
+/// # Errors
+/// When it says so in words that are not understood.
+pub fn skip_of_boot(roots: &Roots) -> Result<SkipList, Fault> {
+    let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
+    cmdline::skip_list(&line)
 }
 
 /// This machine by the names orders use.
@@ -179,6 +190,7 @@ pub fn inventory() -> Result<Inventory, Fault> {
     let ctx = speediso_tasks::TaskCtx {
         roots: Roots::live(),
         scope: DiskScope::default(),
+        skip: SkipList::default(),
         reporter: std::sync::Arc::new(Silent),
         cancel: speediso_tasks::ctx::Cancel::default(),
         http,

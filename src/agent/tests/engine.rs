@@ -46,6 +46,7 @@ fn engine_with(state: &Path, scope: DiskScope, disk_patience: Duration) -> Engin
     )
     .unwrap();
     let surroundings = Surroundings {
+        skip: Default::default(),
         roots: Roots::live(),
         scope,
         http,
@@ -63,7 +64,7 @@ fn power() -> Task {
 }
 
 fn submission(run: RunId, task: Task) -> Submission {
-    Submission { run, task, dry_run: false, gate: Arc::new(Silent) }
+    Submission { run, task, dry_run: false, skip: Default::default(), gate: Arc::new(Silent) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,9 +196,17 @@ async fn a_disk_that_hangs_ends_its_task_and_stays_claimed() {
     let disk = FreezingDisk::new();
     let dir = tempfile::tempdir().unwrap();
     let engine = engine_with(dir.path(), DiskScope { loops: true }, Duration::from_secs(1));
-    let hints = RootDeviceHints { serial: Some(disk.file()), ..RootDeviceHints::default() };
+    let hints = RootDeviceHints { serial: Some(disk.file().into()), ..RootDeviceHints::default() };
     let wipe = Task::Wipe(WipeTask::new(WipeTargets::Hints(vec![hints]), WipeLevel::Clear));
-    let submit = |run| engine.submit(Submission { run, task: wipe.clone(), dry_run: false, gate: Arc::new(Open) });
+    let submit = |run| {
+        engine.submit(Submission {
+            run,
+            task: wipe.clone(),
+            dry_run: false,
+            skip: Default::default(),
+            gate: Arc::new(Open),
+        })
+    };
     disk.freeze(true);
     let run = RunId::random();
     submit(run).unwrap();

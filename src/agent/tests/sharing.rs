@@ -220,6 +220,7 @@ impl Site {
         let surroundings = Surroundings {
             roots: Roots::live(),
             scope: DiskScope { loops: true },
+            skip: Default::default(),
             http,
             probe: None,
             boot_mac: None,

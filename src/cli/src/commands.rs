@@ -8,6 +8,7 @@ use speediso_model::api::{
     Alert, ApproveRequest, CreateNodeRequest, EventsQuery, ImageView, List, NodeView, OrderRequest, OrderView,
     ProtectRequest, Rule, RuleRequest, StoredEvent, path,
 };
+use speediso_model::hints::SkipList;
 use speediso_model::inventory::Inventory;
 use speediso_model::order::Order;
 
@@ -88,21 +89,38 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
                     node.name
                 );
             }
-            let body = OrderRequest { profile: Some(profile), parameters, tasks: Vec::new(), dry_run };
+            let body = OrderRequest {
+                profile: Some(profile),
+                parameters,
+                tasks: Vec::new(),
+                dry_run,
+                skip_block_devices: SkipList::default(),
+            };
             return order(&client, &node, &body, follow, json).await;
         }
         Command::Run { node, tasks, dry_run, follow } => {
             let node = resolve::node(&client, &node).await?;
             let tasks = serde_json::from_value(read_json(&tasks)?)
                 .with_context(|| format!("{} is not a list of tasks", tasks.display()))?;
-            let body = OrderRequest { profile: None, parameters: Value::Null, tasks, dry_run };
+            let body = OrderRequest {
+                profile: None,
+                parameters: Value::Null,
+                tasks,
+                dry_run,
+                skip_block_devices: SkipList::default(),
+            };
             return order(&client, &node, &body, follow, json).await;
         }
         Command::Capture(args) => {
             let task = capture::task(&args)?;
             let node = resolve::node(&client, &args.node).await?;
-            let body =
-                OrderRequest { profile: None, parameters: Value::Null, tasks: vec![task], dry_run: args.dry_run };
+            let body = OrderRequest {
+                profile: None,
+                parameters: Value::Null,
+                tasks: vec![task],
+                dry_run: args.dry_run,
+                skip_block_devices: SkipList::default(),
+            };
             return order(&client, &node, &body, args.follow, json).await;
         }
         Command::Orders => {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::build::BuildInfo;
 use crate::event::{Event, Progress};
 use crate::fault::Fault;
+use crate::hints::SkipList;
 use crate::id::{BootId, Epoch, NodeId, OrderId, RunId};
 use crate::inventory::{Inventory, SystemVendor};
 use crate::node::NodeState;
@@ -213,6 +214,9 @@ pub struct Grant {
     pub attempt: u32,
     pub task: Task,
     pub dry_run: bool,
+    /// Disks that the order says to leave alone.
+    #[serde(default, skip_serializing_if = "SkipList::is_empty")]
+    pub skip_block_devices: SkipList,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -339,6 +343,9 @@ pub struct OrderRequest {
     pub tasks: Vec<Task>,
     #[serde(default)]
     pub dry_run: bool,
+    /// Disks that no task of the order may touch.
+    #[serde(default, skip_serializing_if = "SkipList::is_empty")]
+    pub skip_block_devices: SkipList,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::hints::SkipList;
 use crate::id::{Epoch, NodeId, OrderId, RunId};
 use crate::outcome::{Outcome, TaskResult};
 use crate::plan::PlanDigest;
@@ -250,6 +251,9 @@ pub struct Order {
     /// Plans are made and reported, nothing is changed.
     #[serde(default)]
     pub dry_run: bool,
+    /// Disks that no task of it may touch.
+    #[serde(default, skip_serializing_if = "SkipList::is_empty")]
+    pub skip_block_devices: SkipList,
     /// Who gave it.
     pub by: String,
     pub created: jiff::Timestamp,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultCode};
+use crate::hints::SkipList;
 use crate::id::OrderId;
 use crate::task::Task;
 
@@ -22,6 +23,9 @@ pub struct TaskFile {
     /// Recorded when done; a file whose order is recorded is refused.
     pub order: OrderId,
     pub tasks: Vec<Task>,
+    /// Disks that none of them may touch.
+    #[serde(default, skip_serializing_if = "SkipList::is_empty")]
+    pub skip_block_devices: SkipList,
 }
 
 impl TaskFile {
@@ -39,6 +43,7 @@ impl TaskFile {
         if file.tasks.is_empty() {
             return Err(Fault::new(FaultCode::TaskInvalid, "the task file has no tasks"));
         }
+        file.skip_block_devices.check().map_err(|what| Fault::new(FaultCode::TaskInvalid, what))?;
         file.tasks.iter().try_for_each(Task::validate)?;
         Ok(file)
     }
@@ -60,6 +65,8 @@ mod tests {
             ("\"inventory\"", "\"inventorize\""),
             ("\"tasks\"", "\"comment\":1,\"tasks\""),
             ("}]}", "}]"),
+            ("\"tasks\"", "\"skip_block_devices\":[{}],\"tasks\""),
+            ("\"tasks\"", "\"skip_block_devices\":[{\"name\":\"sda\"}],\"tasks\""),
         ] {
             let bad = good.replace(from, to);
             assert_ne!(bad, good);

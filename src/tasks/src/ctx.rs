@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use speediso_model::build::BuildInfo;
 use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::hints::SkipList;
 use speediso_model::id::RunId;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
@@ -81,6 +82,8 @@ pub struct Uploads {
 pub struct TaskCtx {
     pub roots: Roots,
     pub scope: DiskScope,
+    /// Disks that are not here, whatever the task says.
+    pub skip: SkipList,
     pub reporter: Arc<dyn Reporter>,
     pub cancel: Cancel,
     /// Trusts the pinned CA only.

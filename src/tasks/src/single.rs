@@ -14,10 +14,12 @@ use speediso_sys::disks;
 
 use crate::ctx::TaskCtx;
 
-/// All disks of the machine.
+/// All disks of the machine; those to be skipped are marked, so that nobody chooses them.
 pub(crate) fn read_disks(ctx: &TaskCtx) -> Result<Vec<Disk>, Fault> {
-    disks::read(&ctx.roots, ctx.scope)
-        .map_err(|e| Fault::from_error(FaultCode::Io, &e).because("listing the disks in /sys/block"))
+    let mut disks = disks::read(&ctx.roots, ctx.scope)
+        .map_err(|e| Fault::from_error(FaultCode::Io, &e).because("listing the disks in /sys/block"))?;
+    ctx.skip.mark(&mut disks);
+    Ok(disks)
 }
 
 /// A plan for one disk, with what stands on it now.
@@ -53,7 +55,11 @@ pub(crate) fn plan_for_all(
         });
     }
     let plan = Plan { task: kind.to_owned(), destructive: true, devices, effects: Vec::new(), untouched: Vec::new() };
-    Ok(plan.with_untouched(&all))
+    let why = |disk: &Disk| match hints {
+        [hints] => hints.explain(&all).0.of(&disk.name).map(hints::Considered::why),
+        _ => None,
+    };
+    Ok(plan.with_untouched_because(&all, why))
 }
 
 /// What libblkid finds, for people; never a reason to do or not to do something.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::json;
 use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::hints::SkipList;
 use speediso_model::id::{OrderId, RunId};
 use speediso_model::image::{Compression, ImageFormat, shown_url};
 use speediso_model::inventory::{SystemVendor, names_machine};
@@ -69,6 +70,7 @@ pub struct Permitted {
     order: Option<OrderId>,
     /// The only plans that may be carried out, if any are given.
     expect_plans: Vec<String>,
+    skip: SkipList,
 }
 
 impl Permitted {
@@ -94,8 +96,13 @@ impl Permitted {
         let file = TaskFile::parse(bytes)?;
         machine.must_be(&file.machine)?;
         refuse_if_begun(file.order, state, roots)?;
-        let permitted =
-            Self { tasks: file.tasks, expires: Some(file.expires), order: Some(file.order), expect_plans: Vec::new() };
+        let permitted = Self {
+            tasks: file.tasks,
+            expires: Some(file.expires),
+            order: Some(file.order),
+            expect_plans: Vec::new(),
+            skip: file.skip_block_devices,
+        };
         permitted.refuse_if_expired()?;
         Ok(permitted)
     }
@@ -116,7 +123,7 @@ impl Permitted {
             tasks.retain(|t| !matches!(t, Task::Power(_)));
             tasks.push(Task::Power(PowerTask { action: PowerAction::PowerOff }));
         }
-        Ok(Self { tasks, expires: None, order: None, expect_plans: Vec::new() })
+        Ok(Self { tasks, expires: None, order: None, expect_plans: Vec::new(), skip: SkipList::default() })
     }
 
     /// From a person at the machine.
@@ -137,7 +144,13 @@ impl Permitted {
             None => {}
         }
         // Whoever sits there may do the same twice.
-        let permitted = Self { tasks: file.tasks, expires: Some(file.expires), order: None, expect_plans: Vec::new() };
+        let permitted = Self {
+            tasks: file.tasks,
+            expires: Some(file.expires),
+            order: None,
+            expect_plans: Vec::new(),
+            skip: file.skip_block_devices,
+        };
         permitted.refuse_if_expired()?;
         Ok(permitted)
     }
@@ -145,13 +158,25 @@ impl Permitted {
     /// Only to look: nothing of it can be started.
     #[must_use]
     pub fn to_look_at(tasks: Vec<Task>) -> Self {
-        Self { tasks, expires: Some(Timestamp::UNIX_EPOCH), order: None, expect_plans: Vec::new() }
+        Self {
+            tasks,
+            expires: Some(Timestamp::UNIX_EPOCH),
+            order: None,
+            expect_plans: Vec::new(),
+            skip: SkipList::default(),
+        }
     }
 
     /// Only destructive plans with one of these digests, if there are any.
     #[must_use]
     pub fn expecting(self, plans: Vec<String>) -> Self {
         Self { expect_plans: plans, ..self }
+    }
+
+    /// Leaving these disks alone, beside those that are left alone anyway.
+    #[must_use]
+    pub fn skipping(self, skip: SkipList) -> Self {
+        Self { skip, ..self }
     }
 
     fn refuse_if_expired(&self) -> Result<(), Fault> {
@@ -191,7 +216,7 @@ impl Permitted {
             });
             let run = RunId::random();
             let kind = task.kind();
-            let result = match engine.submit(Submission { run, task, dry_run, gate }) {
+            let result = match engine.submit(Submission { run, task, dry_run, skip: self.skip.clone(), gate }) {
                 Ok(()) => engine.ended(run).await,
                 Err(fault) => Err(fault),
             };

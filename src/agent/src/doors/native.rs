@@ -273,7 +273,13 @@ async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epo
     tracing::info!("order {}: task {} of {}, {}", grant.order, grant.index + 1, grant.of, grant.task.kind());
     let gate = Arc::new(Recorded { client: client.clone(), epoch });
     let is_inventory = matches!(grant.task, Task::Inventory(_));
-    match engine.submit(Submission { run, task: grant.task, dry_run: grant.dry_run, gate }) {
+    match engine.submit(Submission {
+        run,
+        task: grant.task,
+        dry_run: grant.dry_run,
+        skip: grant.skip_block_devices,
+        gate,
+    }) {
         Ok(()) => {}
         // Granted twice: the first one counts.
         Err(fault) if fault.code == FaultCode::AlreadyDone => {}

@@ -107,6 +107,7 @@ impl Machine {
             attempt,
             task: task.task.clone(),
             dry_run: record.order.dry_run,
+            skip_block_devices: record.order.skip_block_devices.clone(),
         };
         if run == new_run {
             record.attempts[index] += 1;

@@ -51,6 +51,7 @@ fn order(tasks: Vec<Task>) -> OrderRecord {
         state: OrderState::Open,
         tasks: tasks.into_iter().map(|task| OrderTask { task, state: TaskState::Queued }).collect(),
         dry_run: false,
+        skip_block_devices: Default::default(),
         by: "me".into(),
         created: jiff::Timestamp::UNIX_EPOCH,
         closed: None,

@@ -126,6 +126,7 @@ impl Service {
             (None, tasks) if !tasks.is_empty() && request.parameters.is_null() => tasks,
             _ => return Err(invalid("either a profile with its parameters or a list of tasks is needed".into()).into()),
         };
+        request.skip_block_devices.check().map_err(invalid)?;
         if tasks.len() > 256 {
             return Err(invalid("more than 256 tasks in one order".into()).into());
         }
@@ -139,6 +140,7 @@ impl Service {
                 state: OrderState::Open,
                 tasks: tasks.into_iter().map(|task| OrderTask { task, state: TaskState::Queued }).collect(),
                 dry_run: request.dry_run,
+                skip_block_devices: request.skip_block_devices,
                 by,
                 created: jiff::Timestamp::from_millisecond(m.now).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
                 closed: None,

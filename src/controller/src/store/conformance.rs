@@ -32,6 +32,7 @@ fn order(node: NodeId) -> OrderRecord {
         state: OrderState::Open,
         tasks: Vec::new(),
         dry_run: false,
+        skip_block_devices: Default::default(),
         by: "me".into(),
         created: jiff::Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
         closed: None,

@@ -198,6 +198,7 @@ async fn a_real_disk_gets_into_the_store() {
     let ctx = TaskCtx {
         roots: Roots::live(),
         scope: DiskScope { loops: true },
+        skip: Default::default(),
         reporter: Arc::new(Silent),
         cancel: Cancel::default(),
         http: agent.client.http.clone(),

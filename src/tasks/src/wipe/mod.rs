@@ -85,7 +85,7 @@ fn choose_disks<'a>(task: &WipeTask, all: &'a [Disk]) -> Result<Vec<&'a Disk>, F
             }
         }
         WipeTargets::AllDisks => {
-            for disk in all.iter().filter(|d| !d.removable && d.array.is_none()) {
+            for disk in all.iter().filter(|d| !d.removable && d.array.is_none() && d.excluded.is_none()) {
                 // A disk in use is not left out: the order says all, and "all but some" is not what it says.
                 if let Some(Rejection::Unusable { code, reason }) = unusable(disk, false) {
                     return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
@@ -99,7 +99,7 @@ fn choose_disks<'a>(task: &WipeTask, all: &'a [Disk]) -> Result<Vec<&'a Disk>, F
                 ));
             }
             if chosen.is_empty() {
-                return Err(Fault::new(FaultCode::NoMatchingDisk, "no disk here is fixed"));
+                return Err(Fault::new(FaultCode::NoMatchingDisk, "no disk here is fixed and not to be skipped"));
             }
         }
     }
@@ -238,11 +238,14 @@ fn claim_all(
     let plan = plan(task, ctx)?;
     single::hold_to(expected, &plan)?;
     ctx.cancel.check()?;
+    let all = single::read_disks(ctx)?;
+    // Only those hints permit a removable disk that mean this one.
     let removable = |identity: &DiskIdentity| match &task.devices {
         WipeTargets::AllDisks => false,
-        WipeTargets::Hints(hints) => hints.iter().any(|h| {
-            h.allow_removable && h.serial.as_deref().is_none_or(|s| s.trim().eq_ignore_ascii_case(&identity.serial))
-        }),
+        WipeTargets::Hints(hints) => hints
+            .iter()
+            .filter(|hints| hints.allow_removable)
+            .any(|hints| all.iter().any(|disk| DiskIdentity::of(disk) == *identity && hints.differs(disk).is_none())),
     };
     let mut claimed = Vec::new();
     for planned in &plan.devices {
@@ -254,6 +257,7 @@ fn claim_all(
         }
         claimed.push(disk);
     }
+    // Not the list from above: a disk may have gone meanwhile.
     let all = single::read_disks(ctx)?;
     Ok((claimed, absent(task, &all).cloned().collect()))
 }

@@ -108,7 +108,7 @@ impl LoopDisk {
 
     /// Its file is what a loop device has for a serial number.
     pub fn hints(&self) -> RootDeviceHints {
-        RootDeviceHints { serial: Some(self.file.to_str().unwrap().to_owned()), ..RootDeviceHints::default() }
+        RootDeviceHints { serial: Some(self.file.to_str().unwrap().into()), ..RootDeviceHints::default() }
     }
 }
 
@@ -159,6 +159,7 @@ impl Bench {
         let ctx = TaskCtx {
             roots: Roots::live(),
             scope: DiskScope { loops: true },
+            skip: Default::default(),
             reporter: Arc::new(Told::default()),
             cancel: Cancel::default(),
             http: http_client(),
