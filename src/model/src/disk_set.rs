@@ -85,6 +85,16 @@ impl DiskSet {
         .iter()
     }
 
+    /// How many disks at least, and at most where that is limited.
+    #[must_use]
+    pub fn bounds(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Each(hints) => (hints.len(), Some(hints.len())),
+            Self::Matching { count, .. } => (*count, Some(*count)),
+            Self::Group(group) => (group.at_least, group.at_most),
+        }
+    }
+
     /// What can be said to be wrong without looking at a machine.
     ///
     /// # Errors

@@ -210,12 +210,13 @@ impl RaidArray {
                  only digits"
             ));
         }
-        let members = count(&self.members);
+        self.members.check().map_err(|what| format!("members: {what}"))?;
+        let (members, most) = self.members.bounds();
         let fewest = self.level.fewest_members();
         if self.spares > 0 && !self.level.is_redundant() {
             return Err(format!("spares: {} has nothing from which a spare could be filled", self.level));
         }
-        if self.active(members) < fewest || members > MOST_MEMBERS {
+        if self.active(members) < fewest || most.unwrap_or(members) > MOST_MEMBERS {
             return Err(format!(
                 "members: {members} of them, {} spare; {} takes {fewest} to {MOST_MEMBERS} beside its spares",
                 self.spares, self.level
@@ -290,14 +291,6 @@ impl RaidTask {
             }
         }
         Ok(())
-    }
-}
-
-/// How many disks are asked for.
-fn count(members: &DiskSet) -> usize {
-    match members {
-        DiskSet::Each(hints) => hints.len(),
-        DiskSet::Matching { count, .. } => *count,
     }
 }
 

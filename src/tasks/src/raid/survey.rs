@@ -1,6 +1,6 @@
 //! Which disks the arrays take, and what has to be done with them. Looks, and changes nothing.
 
-use speediso_model::disk_set::DiskSet;
+use speediso_model::disk_set::{DiskGroup, DiskSet};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
 use speediso_model::inventory::{Disk, Use};
@@ -80,7 +80,9 @@ fn group<'a>(task: &'a RaidTask, disks: &[Disk]) -> Result<Vec<Group<'a>>, Fault
             .map_err(|fault| fault.because(format!("members of array {:?}", array.name)))?;
         let removable: Vec<bool> = match &array.members {
             DiskSet::Each(hints) => hints.iter().map(|h| h.allow_removable).collect(),
-            DiskSet::Matching { hints, .. } => vec![hints.allow_removable; members.len()],
+            DiskSet::Matching { hints, .. } | DiskSet::Group(DiskGroup { hints, .. }) => {
+                vec![hints.allow_removable; members.len()]
+            }
         };
         let shared =
             |group: &Group<'_>| members.iter().filter(|m| group.disks.iter().any(|d| d.name == m.name)).count();
