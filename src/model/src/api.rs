@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::build::BuildInfo;
+use crate::certificate::CertificateNotes;
 use crate::event::{Event, Progress};
 use crate::fault::Fault;
 use crate::hints::SkipList;
@@ -55,6 +56,17 @@ pub mod path {
     pub const IMAGES: &str = "/v1/images";
     /// PUT by operators; GET with ranges by operators and agents.
     pub const IMAGE: &str = "/v1/images/{name}";
+    /// Certificates of sanitization.
+    pub const CERTIFICATES: &str = "/v1/certificates";
+    pub const CERTIFICATE: &str = "/v1/certificates/{number}";
+    pub const CERTIFICATE_PAGE: &str = "/v1/certificates/{number}/page";
+    /// All of them, one a line, in order.
+    pub const CERTIFICATE_CHAIN: &str = "/v1/certificates/chain";
+    pub const CERTIFICATE_KEYS: &str = "/v1/certificates/keys";
+    pub const CERTIFICATE_POLICY: &str = "/v1/certificates/policy";
+    pub const ORDER_CERTIFICATE: &str = "/v1/orders/{order}/certificate";
+    pub const NODE_DISKS: &str = "/v1/nodes/{node}/disks";
+    pub const NODE_DISK_GONE: &str = "/v1/nodes/{node}/disks/gone";
     pub const OPENAPI: &str = "/v1/openapi.json";
 
     // On the boot listener, plain HTTP: boot loaders speak nothing else. Nothing here is secret but one-time tokens.
@@ -346,6 +358,9 @@ pub struct OrderRequest {
     /// Disks that no task of the order may touch.
     #[serde(default, skip_serializing_if = "SkipList::is_empty")]
     pub skip_block_devices: SkipList,
+    /// For the certificates that come of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<CertificateNotes>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

@@ -125,6 +125,7 @@ fault_codes! {
     AlreadyDone, "already-done", Refused, "this order was carried out before; give a new one";
     SignatureInvalid, "signature-invalid", Refused, "sign the task file with the key named in speediso.tasks_key";
     PlanMismatch, "plan-mismatch", Refused, "the machine is not as it was when the plan was made; look at the new plan";
+    CertificateRefused, "certificate-refused", Refused, "see the message for what a certificate needs; wipe again, or say where a missing disk is";
     LeaseLost, "lease-lost", Transient, "the controller gave the node to a newer boot or was away too long; nothing new is started";
     EpochStale, "epoch-stale", Refused, "this boot has been superseded by a newer one of the same machine";
     Cancelled, "cancelled", Refused, "the order was cancelled";

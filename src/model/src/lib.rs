@@ -11,6 +11,7 @@ pub mod abilities;
 pub mod api;
 pub mod build;
 pub mod capture;
+pub mod certificate;
 pub mod disk_set;
 pub mod event;
 pub mod fault;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::hints::SkipList;
+use crate::certificate::CertificateNotes;
 use crate::id::{Epoch, NodeId, OrderId, RunId};
 use crate::outcome::{Outcome, TaskResult};
 use crate::plan::PlanDigest;
@@ -259,6 +260,9 @@ pub struct Order {
     pub created: jiff::Timestamp,
     #[serde(default)]
     pub closed: Option<jiff::Timestamp>,
+    /// For the certificates that come of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<CertificateNotes>,
 }
 
 #[cfg(test)]
