@@ -52,6 +52,8 @@ qemu-utils: qcow2 images made and read independently
 curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
+chromium: printing certificates in the tests
+poppler-utils: reading what was printed
 socat: consoles of virtual machines
 cpio: building the tiny test system
 binutils: stripping the agent for the ramdisk

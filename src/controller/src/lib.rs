@@ -14,6 +14,7 @@ pub mod images;
 pub mod machine;
 pub mod server;
 pub mod service;
+pub mod site_key;
 pub mod store;
 pub mod token;
 pub mod wake;

@@ -17,6 +17,7 @@ use crate::http::tls::{PeerAcceptor, server_config};
 use crate::http::{self, AppState, OperatorToken};
 use crate::images::ImageStore;
 use crate::service::{Service, Site, watch_leases};
+use crate::site_key::SiteSigner;
 use crate::store::{SqliteStore, Store};
 use crate::token;
 use crate::wake::Wakes;
@@ -68,6 +69,7 @@ impl Server {
             Arc::new(SqliteStore::open(&database).await.with_context(|| format!("opening {}", database.display()))?);
         let ca = Arc::new(Ca::from_store(&*store).await?);
         publish(&data.join("ca.pem"), &ca.pem())?;
+        SiteSigner::ensure(&*store).await?;
         let operator = OperatorToken::from_secret(&operator_token(&data.join("operator.token"))?);
         let images = data.join("images");
         let images =

@@ -3,22 +3,29 @@
 //! A browser logs in once with the operators' token and gets a cookie: an expiry and an HMAC over it, under a key that
 //! is derived from the token's hash. So every replica knows it, and a new operators' token ends all of them.
 
+mod certificate;
 mod page;
 mod session;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Form, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Form, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use serde::Deserialize;
+use speediso_model::certificate::site::CertificatesQuery;
 use speediso_model::id::NodeId;
+
+pub(crate) use certificate::certificate_page;
 
 use crate::http::{ApiError, AppState};
 
 /// How much of a machine's history a page shows.
 const EVENTS: u32 = 100;
+
+/// Certificates on one page of the list.
+const CERTIFICATES: u32 = 200;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
@@ -30,6 +37,8 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
         .route("/fragments/machines", get(machines_fragment))
         .route("/machines/{node}", get(machine))
         .route("/fragments/machines/{node}", get(machine_fragment))
+        .route("/certificates", get(certificates))
+        .route("/certificates/{number}", get(certificate))
         .layer(from_fn_with_state(state.clone(), logged_in))
         .route("/login", get(login_page).post(login).layer(DefaultBodyLimit::max(4096)))
         .route("/dashboard/style.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], page::STYLE) }))
@@ -40,7 +49,8 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
 async fn policy(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // A page to be printed has its own.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
@@ -108,6 +118,19 @@ async fn machine_fragment(State(app): State<AppState>, Path(node): Path<String>)
     let inventory = app.service.node_inventory(id).await?;
     let (orders, events) = (app.service.orders(Some(id)).await?, app.service.last_events(id, EVENTS).await?);
     Ok(Html(page::machine_detail(&node, inventory.as_ref(), &orders, &events).into_string()))
+}
+
+async fn certificates(
+    State(app): State<AppState>,
+    Query(query): Query<CertificatesQuery>,
+) -> Result<Html<String>, ApiError> {
+    let query = CertificatesQuery { limit: Some(query.limit.unwrap_or(CERTIFICATES).min(CERTIFICATES)), ..query };
+    let items = app.service.certificates(query.clone()).await?;
+    Ok(Html(page::certificates(&items, &query, CERTIFICATES).into_string()))
+}
+
+async fn certificate(State(app): State<AppState>, Path(number): Path<u64>) -> Result<Response, ApiError> {
+    Ok(certificate_page(&app.service.certificate_document(number).await?))
 }
 
 fn parse(node: &str) -> Result<NodeId, ApiError> {

@@ -3,6 +3,8 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use speediso_model::api::{Alert, NodeView, StoredEvent};
+use speediso_model::certificate::site::{CertificateView, CertificatesQuery};
+use speediso_model::certificate::words::{level_name, method_name};
 use speediso_model::event::Progress;
 use speediso_model::hints;
 use speediso_model::inventory::Inventory;
@@ -26,7 +28,7 @@ fn frame(title: &str, body: &Markup) -> Markup {
                 script src="/dashboard/live.js" defer {}
             }
             body {
-                header { a href="/" { "Speediso" } }
+                header { a href="/" { "Speediso" } " · " a href="/certificates" { "Certificates" } }
                 main { (body) }
             }
         }
@@ -130,6 +132,7 @@ pub(super) fn machine_detail(
             @if let Some(code) = &node.code { dt { "Code" } dd { strong { (code) } } }
         }
         @if let Some(inventory) = inventory { (hardware(inventory)) } @else { p { "Not inventoried yet." } }
+        p { a href={ "/certificates?node=" (node.id) } { "Certificates of sanitization" } }
         h2 { "Orders" }
         @if orders.is_empty() { p { "None." } }
         @for order in orders { (order_table(order)) }
@@ -148,6 +151,42 @@ pub(super) fn machine_detail(
             }
         }
     }
+}
+
+pub(super) fn certificates(items: &[CertificateView], query: &CertificatesQuery, per_page: u32) -> Markup {
+    let full = u32::try_from(items.len()).is_ok_and(|n| n >= per_page);
+    let older = items.last().filter(|_| full).map(|last| match query.node {
+        Some(node) => format!("/certificates?node={node}&before={}", last.number),
+        None => format!("/certificates?before={}", last.number),
+    });
+    frame(
+        "certificates",
+        &html! {
+            h1 { "Certificates of sanitization" }
+            @if query.node.is_some() { p { "Of one machine. " a href="/certificates" { "All" } } }
+            @if items.is_empty() {
+                p { "None. A certificate is made when the wipe of a disk has ended and was verified." }
+            } @else {
+                table {
+                    thead { tr { th { "No." } th { "Issued" } th { "Of" } th { "Serial number" } th { "Machine" } th { "Level" } th { "Method" } } }
+                    tbody {
+                        @for item in items {
+                            tr {
+                                td.number { a href={ "/certificates/" (item.number) } { (item.number) } }
+                                td { (item.issued) }
+                                td { (item.subject) }
+                                td { (item.serial) }
+                                td { a href={ "/machines/" (item.node) } { (item.node_name) } }
+                                td { (level_name(item.reached)) }
+                                td { (item.method.map_or("all its devices", method_name)) }
+                            }
+                        }
+                    }
+                }
+                @if let Some(older) = older { p { a href=(older) { "Older ones" } } }
+            }
+        },
+    )
 }
 
 fn hardware(inventory: &Inventory) -> Markup {

@@ -52,7 +52,9 @@ fn status_of(code: FaultCode) -> StatusCode {
         | FaultCode::Cancelled
         | FaultCode::PlanMismatch
         | FaultCode::LeaseLost
-        | FaultCode::NotArmed => StatusCode::CONFLICT,
+        | FaultCode::NotArmed
+        | FaultCode::CertificateRefused => StatusCode::CONFLICT,
+        FaultCode::SignatureInvalid => StatusCode::INTERNAL_SERVER_ERROR,
         FaultCode::StoreFull => StatusCode::INSUFFICIENT_STORAGE,
         FaultCode::CmdlineTruncated | FaultCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,

@@ -4,6 +4,7 @@ mod agent;
 mod auth;
 mod boot;
 mod captures;
+mod certificates;
 mod error;
 mod extract;
 pub mod files;

@@ -16,13 +16,17 @@ use speediso_model::api::{
     NextQuery, NodeView, OrderRequest, OrderView, ProtectRequest, RenewRequest, Rule, RuleRequest, StartRequest,
     StoredEvent, TimeAnswer, TimeQuery, path,
 };
+use speediso_model::certificate::machine::KnownDisk;
+use speediso_model::certificate::site::{
+    CertificatePolicy, CertificateView, CertificatesQuery, DiskGoneRequest, SiteKeyView,
+};
 use speediso_model::fault::FaultCode;
 use speediso_model::inventory::Inventory;
 use speediso_model::order::Order;
 use speediso_model::share::{ShareAnswer, ShareRequest};
 
 use super::auth::{Audience, gate};
-use super::{ApiError, AppState, agent, captures, images, openapi, operator};
+use super::{ApiError, AppState, agent, captures, certificates, images, openapi, operator};
 
 const KIB: usize = 1024;
 
@@ -158,6 +162,17 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(g(), path::IMAGES, Operator, "images in the store", get(images::list)).answer::<List<ImageView>>(),
         Route::new(u(), path::IMAGE, Operator, "store an image; the body is its bytes", put(images::store)).answer::<ImageView>().streamed(),
         Route::new(g(), path::IMAGE, AgentOrOperator, "an image's bytes, whole or by range", get(images::fetch)),
+        Route::new(g(), path::CERTIFICATES, Operator, "certificates of sanitization, newest first", get(certificates::list)).query::<CertificatesQuery>().answer::<List<CertificateView>>(),
+        Route::new(g(), path::CERTIFICATE_CHAIN, Operator, "all certificates in order, one document a line", get(certificates::chain)).streamed(),
+        Route::new(g(), path::CERTIFICATE_KEYS, Operator, "public keys that certificates are, or were, signed with", get(certificates::keys)).answer::<List<SiteKeyView>>(),
+        Route::new(p(), path::CERTIFICATE_KEYS, Operator, "sign with a new key from now on", post(certificates::rotate)).answer::<SiteKeyView>(),
+        Route::new(g(), path::CERTIFICATE_POLICY, Operator, "what the site decided about its certificates", get(certificates::policy)).answer::<CertificatePolicy>(),
+        Route::new(u(), path::CERTIFICATE_POLICY, Operator, "decide it anew", put(certificates::set_policy)).body::<CertificatePolicy>().answer::<CertificatePolicy>(),
+        Route::new(g(), path::CERTIFICATE, Operator, "one certificate: the document as it was signed, every byte", get(certificates::document)),
+        Route::new(g(), path::CERTIFICATE_PAGE, Operator, "the same to be printed", get(certificates::page)),
+        Route::new(p(), path::ORDER_CERTIFICATE, Operator, "certify the whole machine, or say which disk lacks a certificate", post(certificates::machine)).answer::<CertificateView>(),
+        Route::new(g(), path::NODE_DISKS, Operator, "every disk that was ever seen in the machine", get(certificates::disks)).answer::<List<KnownDisk>>(),
+        Route::new(p(), path::NODE_DISK_GONE, Operator, "say where a disk is that is not in the machine any more", post(certificates::disk_gone)).body::<DiskGoneRequest>().answer::<List<KnownDisk>>(),
         Route::new(g(), path::OPENAPI, Operator, "this document", get(openapi_json)),
     ]
 }

@@ -55,6 +55,7 @@ fn order(tasks: Vec<Task>) -> OrderRecord {
         by: "me".into(),
         created: jiff::Timestamp::UNIX_EPOCH,
         closed: None,
+        notes: None,
     })
 }
 

@@ -12,6 +12,7 @@ use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{Epoch, NodeId, RunId};
 use tokio::time::{Instant, timeout_at};
 
+use super::certify::{certify, see_disks};
 use super::enrol::describe;
 use super::{Failure, Result, Service, load, save};
 use crate::ca::AgentKey;
@@ -106,6 +107,7 @@ impl Service {
         }
         machine.now.inventoried(&mut fx);
         save(&mut *tx, &machine, &fx).await?;
+        see_disks(&mut *tx, agent.node, &report.inventory.disks).await?;
         tx.put_inventory(agent.node, &report.inventory).await?;
         self.commit(tx).await?;
         Ok(lease(&machine.now, agent.epoch, &[]))
@@ -206,6 +208,11 @@ impl Service {
             machine.now.renew(None);
             machine.now.end(run, agent.epoch, request.result, &mut fx)?;
             save(&mut *tx, &machine, &fx).await?;
+            for (run, result) in &fx.ends {
+                if let Some(order) = &machine.now.order {
+                    certify(&mut *tx, &machine.now.node, order, *run, result).await?;
+                }
+            }
         }
         self.commit(tx).await?;
         Ok(EndAnswer { lease: lease(&machine.now, machine.now.node.epoch, &[]), late })

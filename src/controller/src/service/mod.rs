@@ -3,6 +3,8 @@
 mod agent;
 mod boot;
 mod capture;
+mod certificates;
+mod certify;
 mod enrol;
 mod lapse;
 mod operator;
@@ -17,6 +19,7 @@ use speediso_model::task::is_ssh_public_key;
 
 use crate::ca::{Ca, CaError};
 use crate::machine::{Decision, Effects, Machine};
+use crate::site_key::SiteKeyError;
 use crate::store::{NewEvent, Start, Store, StoreError, Transaction};
 use crate::token::NoRandomness;
 use crate::wake::{self, Wakes};
@@ -37,6 +40,8 @@ pub enum Failure {
     Store(#[from] StoreError),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    SiteKey(#[from] SiteKeyError),
     #[error(transparent)]
     Random(#[from] NoRandomness),
 }

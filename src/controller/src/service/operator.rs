@@ -130,6 +130,7 @@ impl Service {
         if tasks.len() > 256 {
             return Err(invalid("more than 256 tasks in one order".into()).into());
         }
+        request.notes.as_ref().map_or(Ok(()), |n| n.check()).map_err(|e| invalid(format!("notes: {e}")))?;
         let order_id = OrderId::random();
         let by = by.to_owned();
         self.decide(id, |m, fx| {
@@ -144,6 +145,7 @@ impl Service {
                 by,
                 created: jiff::Timestamp::from_millisecond(m.now).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
                 closed: None,
+                notes: request.notes,
             };
             m.open(OrderRecord::new(order), fx)
         })

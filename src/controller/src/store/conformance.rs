@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use speediso_model::api::{EventsQuery, RuleRequest};
+use speediso_model::certificate::Digest;
+use speediso_model::certificate::machine::Gone;
+use speediso_model::certificate::site::{CertificateKind, CertificatePolicy, CertificateView, CertificatesQuery};
 use speediso_model::event::Progress;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{BootId, Epoch, NodeId, OrderId, RunId};
-use speediso_model::inventory::{Inventory, SystemVendor};
+use speediso_model::inventory::{Disk, Inventory, SystemVendor};
 use speediso_model::node::NodeState;
 use speediso_model::order::{Order, OrderState};
 use speediso_model::outcome::{Changed, TaskResult};
 use speediso_model::plan::Plan;
 use speediso_model::share::SegmentMap;
 use speediso_model::share::group::Member;
+use speediso_model::wipe::WipeLevel;
 
 use super::record::Noticed;
-use super::{Image, NewEvent, Node, OrderRecord, Session, SqliteStore, Start, Store, Token};
+use super::{Image, NewEvent, Node, OrderRecord, Session, SqliteStore, Start, Store, Token, WipeCertificate};
 
 fn node(name: &str, mac: &str) -> Node {
     let system = SystemVendor { uuid: Some(format!("4C4C4544-{name}")), ..SystemVendor::default() };
@@ -36,6 +40,7 @@ fn order(node: NodeId) -> OrderRecord {
         by: "me".into(),
         created: jiff::Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
         closed: None,
+        notes: None,
     })
 }
 
@@ -331,6 +336,92 @@ async fn who_shares_is_forgotten_when_silent(store: &dyn Store) {
     assert!(tx.sharing("m", "").await.unwrap().is_empty());
 }
 
+fn certificate(number: u64, origin: &str, serial: &str) -> WipeCertificate {
+    let document = format!("document {number}\n");
+    WipeCertificate {
+        view: CertificateView {
+            number,
+            document: Digest::of(document.as_bytes()),
+            issued: jiff::Timestamp::from_millisecond(1000 * i64::try_from(number).unwrap()).unwrap(),
+            kind: CertificateKind::Device,
+            node: NodeId(uuid::Uuid::from_u128(u128::from(number % 2))),
+            node_name: "m".into(),
+            order: OrderId(uuid::Uuid::from_u128(5)),
+            run: None,
+            subject: "a disk".into(),
+            serial: serial.into(),
+            reached: WipeLevel::Clear,
+            method: None,
+            key: "k".into(),
+        },
+        origin: origin.into(),
+        disk: "d".into(),
+        document,
+    }
+}
+
+async fn certificates_are_numbered_without_gaps_and_stay(store: &dyn Store) {
+    let all: Vec<_> = (1..=3).map(|n| certificate(n, &format!("run {n}"), &format!("Serial-{n}"))).collect();
+    let mut tx = store.write().await.unwrap();
+    assert_eq!(tx.wipe_certificate_head().await.unwrap(), None);
+    for one in &all {
+        tx.put_wipe_certificate(one).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    for wrong in [
+        certificate(3, "another", "x"),
+        certificate(5, "another", "x"),
+        certificate(0, "another", "x"),
+        certificate(4, "run 2", "x"),
+    ] {
+        let mut tx = store.write().await.unwrap();
+        assert!(tx.put_wipe_certificate(&wrong).await.is_err(), "{} {}", wrong.view.number, wrong.origin);
+    }
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(tx.wipe_certificate_head().await.unwrap(), Some((3, all[2].view.document.clone())));
+    assert_eq!(tx.wipe_certificate(2).await.unwrap().as_ref(), Some(&all[1]));
+    assert_eq!(tx.wipe_certificate(u64::MAX).await.unwrap(), None);
+    assert_eq!(tx.wipe_certificate_for("run 3").await.unwrap().as_ref(), Some(&all[2]));
+    let chain = tx.wipe_certificate_chain(1, 1).await.unwrap();
+    assert_eq!(chain, [(2, all[1].document.clone())]);
+    let time = |s| Some(jiff::Timestamp::from_second(s).unwrap());
+    let any = CertificatesQuery::default;
+    for (query, numbers) in [
+        (any(), vec![3, 2, 1]),
+        (CertificatesQuery { node: Some(all[0].view.node), ..any() }, vec![3, 1]),
+        (CertificatesQuery { order: Some(all[0].view.order), limit: Some(2), ..any() }, vec![3, 2]),
+        (CertificatesQuery { serial: Some("serial-2".into()), ..any() }, vec![2]),
+        (CertificatesQuery { from: time(2), until: time(3), ..any() }, vec![2]),
+        (CertificatesQuery { before: Some(2), ..any() }, vec![1]),
+    ] {
+        let found = tx.wipe_certificates(&query).await.unwrap();
+        assert_eq!(found.iter().map(|c| c.view.number).collect::<Vec<_>>(), numbers, "{query:?}");
+    }
+}
+
+async fn disks_are_remembered_until_they_are_accounted_for(store: &dyn Store) {
+    let a = node("a", "52:54:00:00:00:01");
+    put(store, &a).await;
+    let disk = Disk { serial: "S1".into(), ..Disk::default() };
+    let mut tx = store.write().await.unwrap();
+    tx.see_disk(a.id, "k", &disk).await.unwrap();
+    tx.see_disk(a.id, "k", &Disk { name: "/dev/sdb".into(), ..disk.clone() }).await.unwrap();
+    let known = tx.known_disks(a.id).await.unwrap();
+    assert_eq!((known.len(), known[0].disk.name.as_str(), &known[0].gone), (1, "/dev/sdb", &None));
+    let gone = Gone { why: "sold".into(), by: "me".into(), at: jiff::Timestamp::UNIX_EPOCH };
+    assert!(tx.put_gone(a.id, "k", &gone).await.unwrap());
+    assert!(!tx.put_gone(a.id, "l", &gone).await.unwrap());
+    assert_eq!(tx.known_disks(a.id).await.unwrap()[0].gone, Some(gone));
+    tx.see_disk(a.id, "k", &disk).await.unwrap();
+    assert_eq!(tx.known_disks(a.id).await.unwrap()[0].gone, None, "it is back");
+
+    assert_eq!(tx.certificate_policy().await.unwrap(), CertificatePolicy::default());
+    let policy = CertificatePolicy { location: "here".into(), ..CertificatePolicy::default() };
+    tx.put_certificate_policy(&policy).await.unwrap();
+    tx.put_certificate_policy(&policy).await.unwrap();
+    assert_eq!(tx.certificate_policy().await.unwrap(), policy);
+}
+
 async fn changes_are_seen_once_and_in_order(store: &dyn Store) {
     let mut tx = store.write().await.unwrap();
     tx.touch("a").await.unwrap();
@@ -370,6 +461,8 @@ conformance!(
     only_the_newest_progress_counts,
     the_rest_is_kept,
     who_shares_is_forgotten_when_silent,
+    certificates_are_numbered_without_gaps_and_stay,
+    disks_are_remembered_until_they_are_accounted_for,
     changes_are_seen_once_and_in_order,
 );
 

@@ -16,11 +16,13 @@ use speediso_model::inventory::Inventory;
 use speediso_model::outcome::TaskResult;
 use speediso_model::share::group::Member;
 
+pub mod certificates;
 #[cfg(test)]
 mod conformance;
 pub mod record;
 mod sqlite;
 
+pub use certificates::{CertificateTransaction, WipeCertificate};
 pub use record::{Identity, Image, Millis, NewEvent, Node, OrderRecord, RunRecord, Session, Start, Token};
 pub use sqlite::SqliteStore;
 
@@ -54,7 +56,7 @@ pub trait Store: Send + Sync + Debug {
     fn changes(&self, after: i64) -> Fut<'_, Vec<(String, i64)>>;
 }
 
-pub trait Transaction: Send {
+pub trait Transaction: CertificateTransaction {
     /// The database's clock when the transaction began.
     fn now(&self) -> Millis;
     fn commit(self: Box<Self>) -> Fut<'static, ()>;

@@ -29,6 +29,8 @@ use super::{
     Token, Transaction,
 };
 
+mod certificates;
+
 /// Readers; more than this wait for one another.
 const READERS: u32 = 8;
 
@@ -46,6 +48,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         one(1, "start", include_str!("migrations/0001_start.sql")),
         one(2, "share", include_str!("migrations/0002_share.sql")),
+        one(3, "certificates", include_str!("migrations/0003_certificates.sql")),
     ]
 }
 

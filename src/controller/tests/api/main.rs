@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod captures;
+mod certificates;
 mod enrolment;
 mod images;
 mod orders;
