@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod disk_set;
 pub mod event;
 pub mod fault;
+pub mod hardware_raid;
 pub mod hints;
 pub mod id;
 pub mod image;
