@@ -43,8 +43,8 @@ pub struct Base {
     pub newest: u64,
 }
 
-/// Builds the base. `manifest_dir` is where the manifest's own files are looked for.
-pub fn base(manifest: &Manifest, manifest_dir: &Path, cache: &Cache) -> Result<Base> {
+/// Modules and programs of the manifest, with the libraries they need.
+pub(crate) fn packages_of(manifest: &Manifest, cache: &Cache) -> Result<Base> {
     let kernel_name = packages::kernel_of(&manifest.kernel)?;
     let mut names = vec![kernel_name.as_str()];
     names.extend(manifest.programs.iter().map(|program| program.package.as_str()));
@@ -58,6 +58,12 @@ pub fn base(manifest: &Manifest, manifest_dir: &Path, cache: &Cache) -> Result<B
     base.add_modules(manifest)?;
     let (programs, libraries) = userland.split_at(manifest.programs.len());
     base.add_programs(manifest, programs, libraries, cache)?;
+    Ok(base)
+}
+
+/// Builds the base. `manifest_dir` is where the manifest's own files are looked for.
+pub fn base(manifest: &Manifest, manifest_dir: &Path, cache: &Cache) -> Result<Base> {
+    let mut base = packages_of(manifest, cache)?;
     for (path, mode, text) in OWN_FILES {
         base.tree.add_file(path, *mode, text.as_bytes().to_vec())?;
     }
@@ -96,7 +102,9 @@ impl Base {
         for entry in &manifest.module_options {
             conf.push_str(&format!("# {}\noptions {} {}\n", entry.reason, entry.module, entry.options));
         }
-        self.tree.add_file("/etc/modprobe.d/speediso.conf", 0o644, conf.into_bytes())?;
+        if !conf.is_empty() {
+            self.tree.add_file("/etc/modprobe.d/speediso.conf", 0o644, conf.into_bytes())?;
+        }
         Ok(())
     }
 
@@ -112,6 +120,11 @@ impl Base {
             let root = package.unpacked(cache)?;
             for (from, to) in &program.files {
                 let file = packages::find_in(&root, from)?;
+                if to.starts_with("/etc/") {
+                    let data = self.read(&file)?;
+                    self.tree.add_file(to, 0o644, data)?;
+                    continue;
+                }
                 self.add_program(&file, to, &library_roots)
                     .with_context(|| format!("packing {from} of the package {}", program.package))?;
                 if to == "/bin/busybox" {

@@ -9,6 +9,8 @@
 //! The archive is two, one after the other, as the kernel allows: a *base* (everything that changes with packages,
 //! tens of megabytes) and a *top* (the agent and the build number). So a new agent costs seconds.
 //!
+//! Beside it lies the tools archive ([`tools`]), whose digest the top carries.
+//!
 //! What is deliberately absent: udev, LVM, any assembly of arrays, any mount of a disk.
 #![forbid(unsafe_code)]
 
@@ -23,4 +25,5 @@ pub mod packages;
 pub mod ramdisk;
 pub mod report;
 pub mod tool;
+pub mod tools;
 pub mod tree;

@@ -15,6 +15,7 @@ use speediso_initramfs::cache::Cache;
 use speediso_initramfs::manifest::{self, Manifest};
 use speediso_initramfs::ramdisk::{self, BuildFacts};
 use speediso_initramfs::report;
+use speediso_initramfs::tools::{self, ToolsArchive};
 
 /// Builds the ramdisk from Debian packages; needs neither root nor the kernel it packs.
 #[derive(Parser)]
@@ -71,6 +72,9 @@ struct Source {
     /// What to pack, instead of the built-in manifest
     #[arg(long)]
     manifest: Option<PathBuf>,
+    /// What to pack into the tools archive, instead of the built-in manifest
+    #[arg(long)]
+    tools_manifest: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -90,14 +94,25 @@ fn main() -> ExitCode {
 }
 
 impl Source {
-    fn base(&self, cache: &Cache) -> Result<Base> {
-        let Some(path) = &self.manifest else {
-            return assemble::base(&Manifest::parse(manifest::BUILT_IN)?, Path::new("."), cache);
-        };
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
-        assemble::base(&manifest, path.parent().unwrap_or(Path::new(".")), cache)
+    fn manifest(&self) -> Result<Manifest> {
+        read_manifest(self.manifest.as_deref(), manifest::BUILT_IN)
     }
+
+    fn base(&self, cache: &Cache) -> Result<Base> {
+        let beside = self.manifest.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
+        assemble::base(&self.manifest()?, beside, cache)
+    }
+
+    fn tools(&self, cache: &Cache) -> Result<ToolsArchive> {
+        let manifest = read_manifest(self.tools_manifest.as_deref(), tools::BUILT_IN)?;
+        tools::archive(&manifest, &self.manifest()?.kernel, cache)
+    }
+}
+
+fn read_manifest(path: Option<&Path>, built_in: &str) -> Result<Manifest> {
+    let Some(path) = path else { return Ok(Manifest::parse(built_in)?) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Manifest::parse(&text).with_context(|| path.display().to_string())
 }
 
 fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Result<()> {
@@ -105,12 +120,13 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
     let cache = Cache::of_user()?;
     let agent = assemble::agent(agent)?;
     let base = source.base(&cache)?;
+    let tools = source.tools(&cache)?;
     let vmlinuz = std::fs::read(&base.kernel.vmlinuz).context("reading the kernel")?;
 
     let builds = Builds::in_directory(out);
     let newest = builds.numbers()?.last().copied();
     let source_date = source_date()?;
-    let facts = |number| BuildFacts::new(number, &base, &agent, &vmlinuz, source_date);
+    let facts = |number| BuildFacts::new(number, &base, &tools.facts, &agent, &vmlinuz, source_date);
     let current = number.or(newest);
     if let Some(number) = current
         && builds.path(number).is_dir()
@@ -122,21 +138,23 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
     }
 
     let facts = facts(number.unwrap_or(newest.unwrap_or(0) + 1));
-    let top = facts.top(agent)?;
+    let top = facts.top(agent, &tools.facts)?;
     let image = ramdisk::image(&base, &top, facts.built, &cache)?;
-    let listing = format!("# base\n{}# top\n{}", base.tree.listing(), top.listing());
+    let listing = format!("# base\n{}# top\n{}# tools archive\n{}", base.tree.listing(), top.listing(), tools.listing);
     let mut record = serde_json::to_value(&facts)?;
     record["packages"] = json!(base.packages);
-    let (kernel_size, image_size) = (vmlinuz.len(), image.len());
+    record["tools_packages"] = json!(tools.packages);
+    let (kernel_size, image_size, tools_size) = (vmlinuz.len(), image.len(), tools.bytes.len());
     let files = BTreeMap::from([
         ("vmlinuz", vmlinuz),
         ("initramfs.img", image),
         ("build.json", (serde_json::to_string_pretty(&record)? + "\n").into_bytes()),
         ("manifest.txt", listing.into_bytes()),
+        (tools::FILE_NAME, tools.bytes),
     ]);
     let path = builds.publish(facts.number, &files)?;
     println!(
-        "ramdisk: build {} in {} ({:.1} s): vmlinuz {} + initramfs.img {} = {} MiB, {} MiB unpacked",
+        "ramdisk: build {} in {} ({:.1} s): vmlinuz {} + initramfs.img {} = {} MiB, {} MiB unpacked; tools {} MiB beside it",
         facts.number,
         path.display(),
         start.elapsed().as_secs_f32(),
@@ -144,6 +162,7 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
         mib(image_size),
         mib(kernel_size + image_size),
         mib(base.tree.size() + top.size()),
+        mib(tools_size),
     );
     Ok(())
 }

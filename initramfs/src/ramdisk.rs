@@ -10,6 +10,7 @@ use crate::assemble::Base;
 use crate::cache::Cache;
 use crate::cpio;
 use crate::packages::hex;
+use crate::tools::ToolsFacts;
 use crate::tree::Tree;
 
 /// The highest level the kernel's decoder takes without a larger window; decoding costs the same at every level.
@@ -29,25 +30,36 @@ pub struct BuildFacts {
 
 impl BuildFacts {
     /// `built` is `SOURCE_DATE_EPOCH` if that is set, else the date of the newest packed file: never the clock.
-    pub fn new(number: u64, base: &Base, agent: &[u8], vmlinuz: &[u8], source_date: Option<u64>) -> Self {
+    pub fn new(
+        number: u64,
+        base: &Base,
+        tools: &ToolsFacts,
+        agent: &[u8],
+        vmlinuz: &[u8],
+        source_date: Option<u64>,
+    ) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let built = source_date.unwrap_or(base.newest);
         let mut inputs = Sha256::new();
         inputs.update(base.tree.digest());
         inputs.update(Sha256::digest(agent));
         inputs.update(Sha256::digest(vmlinuz));
+        inputs.update(&tools.sha256);
         inputs.update(format!("{version} {built} {LEVEL}"));
         let inputs = format!("sha256:{}", hex(&inputs.finalize()));
         Self { number, version, kernel: base.kernel.release.clone(), built, inputs }
     }
 
-    /// The agent and the files that name the build.
-    pub fn top(&self, agent: Vec<u8>) -> Result<Tree> {
+    /// The agent, the files that name the build, and by what the tools archive is recognised.
+    pub fn top(&self, agent: Vec<u8>, tools: &ToolsFacts) -> Result<Tree> {
         let mut tree = Tree::default();
         tree.add_file("/sbin/speediso-agent", 0o755, agent)?;
         let mut json = serde_json::to_string(self)?;
         json.push('\n');
         tree.add_file("/etc/speediso-build", 0o644, json.into_bytes())?;
+        let mut json = serde_json::to_string(tools)?;
+        json.push('\n');
+        tree.add_file("/etc/speediso-tools", 0o644, json.into_bytes())?;
         let name = format!("Speediso {} build {}, kernel {}", self.version, self.number, self.kernel);
         tree.add_file("/etc/issue", 0o644, format!("{name}\n").into_bytes())?;
         let motd = format!(

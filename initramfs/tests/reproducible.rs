@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use sha2::{Digest, Sha256};
 
 const BUILDER: &str = env!("CARGO_BIN_EXE_speediso-initramfs");
-const FILES: [&str; 5] = ["vmlinuz", "initramfs.img", "build.json", "manifest.txt", "SHA256SUMS"];
+const FILES: [&str; 6] = ["vmlinuz", "initramfs.img", "tools.tar.zst", "build.json", "manifest.txt", "SHA256SUMS"];
 
 /// Any static program will do as the agent; the builder itself is one.
 fn build(command: &mut Command, out: &Path, more: &[&str]) -> Output {
@@ -77,7 +77,15 @@ fn two_builds_and_one_by_another_user_are_the_same_bytes() {
 
     // And the manifest of sizes tells of every part.
     let listing = fs::read_to_string(first.join("7/manifest.txt")).unwrap();
-    for path in [" /init\n", " /sbin/speediso-agent\n", " /usr/sbin/dropbear\n", " /dev/console\n", "/nvme.ko\n"] {
+    for path in [
+        " /init\n",
+        " /sbin/speediso-agent\n",
+        " /usr/sbin/dropbear\n",
+        " /dev/console\n",
+        "/nvme.ko\n",
+        " /sbin/cryptsetup\n",
+        "/dm-thin-pool.ko\n",
+    ] {
         assert!(listing.contains(path), "{path:?} is missing from\n{listing}");
     }
 }
@@ -118,7 +126,7 @@ fn an_unknown_module_and_a_dynamic_agent_are_refused() {
 /// Only what a build reads, and in a form that another user may read but not change.
 fn copy_cache(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
-    for kind in ["debs", "kernels", "unpacked", "bases"] {
+    for kind in ["debs", "kernels", "unpacked", "bases", "tools"] {
         let copied = Command::new("cp").args(["-a", "--reflink=auto"]).arg(from.join(kind)).arg(to).status().unwrap();
         assert!(copied.success(), "copying {kind} of the cache");
     }
