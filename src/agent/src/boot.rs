@@ -14,6 +14,7 @@ use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_sys::disks::{self, DiskScope};
 use speediso_sys::roots::Roots;
 use speediso_sys::{clock, dmi, nics};
+use speediso_tasks::tools::Tools;
 
 use crate::backoff::Backoff;
 use crate::cmdline::{Config, OnFailure};
@@ -55,6 +56,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         build: build.clone(),
         disk_patience: DISK_PATIENCE,
         sharing: None,
+        tools: Tools::of_system(config.tools.clone()),
     };
     let engine = Engine::start(&state, surroundings)?;
     tokio::spawn(console::show_progress(engine.clone()));

@@ -33,6 +33,8 @@ pub struct Config {
     pub skip: SkipList,
     pub config_drive: Option<(String, ImageDigest)>,
     pub wipe: Option<InstallWipe>,
+    /// URL or file of the tools archive. Of no weight by itself: the ramdisk carries the digest.
+    pub tools: Option<String>,
     pub ssh_keys: Vec<String>,
     pub ssh_off: bool,
     pub on_failure: OnFailure,
@@ -146,6 +148,8 @@ impl Config {
             }
             "arm" => self.arm = Some(printable(name, value)?),
             "image" => self.image = Some(url(name, &value)?),
+            "tools" if value.starts_with('/') => self.tools = Some(printable(name, value)?),
+            "tools" => self.tools = Some(url(name, &printable(name, value)?)?),
             "digest" => self.digest = Some(digest(name, &value)?),
             "root_device" => self.root_device = Some(value.parse()?),
             "skip" => {
@@ -311,7 +315,7 @@ mod tests {
     fn what_the_controller_renders_is_read() {
         let line = format!(
             "BOOT_IMAGE=vmlinuz SPEEDISO=lininstall speediso.controller=https://192.0.2.1:8443/ speediso.ca={} \
-             speediso.token=abc BOOTIF=01-52-54-00-ab-cd-ef ip=dhcp console=ttyS0,115200 quiet",
+             speediso.token=abc speediso.tools=http://192.0.2.1:8080/boot/tools.tar.zst BOOTIF=01-52-54-00-ab-cd-ef ip=dhcp console=ttyS0,115200 quiet",
             pin()
         );
         let config = Config::from_cmdline(&line).expect("good");
@@ -319,6 +323,7 @@ mod tests {
         assert_eq!(config.controller.as_deref(), Some("https://192.0.2.1:8443"));
         assert_eq!(config.bootif.as_deref(), Some("52:54:00:ab:cd:ef"));
         assert_eq!(config.ca_pins, [[0xab; 32]]);
+        assert_eq!(config.tools.as_deref(), Some("http://192.0.2.1:8080/boot/tools.tar.zst"));
         assert!(!format!("{config:?}").contains("abc"), "the token is not printed");
     }
 
@@ -365,6 +370,7 @@ mod tests {
             ("speediso.ca=sha1:00", FaultCode::CmdlineInvalid),
             ("speediso.wipe=maybe", FaultCode::CmdlineInvalid),
             ("speediso.image=https://x/y", FaultCode::CmdlineInvalid),
+            ("speediso.tools=tools.tar.zst", FaultCode::CmdlineInvalid),
             ("speediso.tasks=https://x/y", FaultCode::CmdlineInvalid),
             ("speediso.root_device=name=sda", FaultCode::CmdlineInvalid),
             ("speediso.skip=", FaultCode::CmdlineInvalid),

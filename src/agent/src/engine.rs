@@ -31,6 +31,7 @@ use speediso_sys::inflight;
 use speediso_sys::roots::Roots;
 use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx, Uploads};
 use speediso_tasks::share::Sharing;
+use speediso_tasks::tools::Tools;
 use tokio::sync::watch;
 
 use crate::journal::Journal;
@@ -102,6 +103,8 @@ pub struct Surroundings {
     pub disk_patience: Duration,
     /// The way to other machines, where the door brings one.
     pub sharing: Option<Arc<dyn Sharing>>,
+    /// External programs.
+    pub tools: Tools,
 }
 
 impl std::fmt::Debug for Surroundings {
@@ -428,6 +431,7 @@ impl Engine {
             uploads: controller.map(|controller| Uploads { controller, run }),
             resuming: false,
             sharing: surroundings.sharing,
+            tools: surroundings.tools,
         }
     }
 

@@ -12,7 +12,9 @@ use speediso_model::taskfile::TaskFile;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
 use speediso_sys::{dmi, nics};
+use speediso_tasks::tools::Tools;
 
+use crate::cmdline::Config;
 use crate::doors::local::{Machine, Permitted};
 use crate::engine::{DISK_PATIENCE, Engine, Surroundings};
 use crate::state::StateDir;
@@ -40,6 +42,9 @@ pub struct RunArgs {
     /// SHA-256 of a CA certificate (sha256:HEX) for images over https; may be repeated
     #[arg(long, value_name = "PIN")]
     ca: Vec<String>,
+    /// Where the tools archive that was made with this ramdisk is
+    #[arg(long, value_name = "URL or FILE")]
+    tools_archive: Option<String>,
     /// Loop devices count as disks
     #[arg(long)]
     allow_loop: bool,
@@ -154,6 +159,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         build: build::read(),
         disk_patience: Duration::from_secs(args.disk_patience),
         sharing: None,
+        tools: Tools::of_system(args.tools_archive.or_else(tools_of_boot)),
     };
     let engine = Engine::start(&state, surroundings)?;
     let shown = tokio::spawn(console::show_progress(engine.clone()));
@@ -171,6 +177,12 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
 pub fn skip_of_boot(roots: &Roots) -> Result<SkipList, Fault> {
     let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
     cmdline::skip_list(&line)
+}
+
+/// Where the boot entry says that the tools archive is.
+fn tools_of_boot() -> Option<String> {
+    let line = std::fs::read_to_string("/proc/cmdline").ok()?;
+    Config::from_cmdline(&line).ok()?.tools
 }
 
 /// This machine by the names orders use.
@@ -202,6 +214,7 @@ pub fn inventory() -> Result<Inventory, Fault> {
         uploads: None,
         resuming: false,
         sharing: None,
+        tools: Tools::of_system(None),
     };
     Ok(speediso_tasks::collect_inventory(&ctx))
 }

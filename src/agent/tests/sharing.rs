@@ -226,6 +226,7 @@ impl Site {
             boot_mac: None,
             build: BuildInfo::default(),
             disk_patience: DISK_PATIENCE,
+            tools: speediso_tasks::tools::Tools::of_system(None),
             sharing: None,
         };
         let engine = Engine::start(&state, surroundings).unwrap();

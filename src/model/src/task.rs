@@ -8,7 +8,10 @@ use crate::capture::CaptureTask;
 use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
-pub use crate::layout::{PartitionKind, PartitionSize, PartitionSpec, PartitionTask};
+pub use crate::layout::{
+    Content, Format, FormatKind, LogicalVolume, Luks, PartitionKind, PartitionSize, PartitionSpec, PartitionTask,
+    TableKind, VolumeGroup, VolumeKind,
+};
 pub use crate::nvme_format::NvmeFormatTask;
 pub use crate::partition::PartitionName;
 pub use crate::raid::RaidTask;
@@ -29,7 +32,7 @@ pub enum Task {
     Teardown(TeardownTask),
     /// Give an NVMe disk another sector size; everything on it is lost.
     NvmeFormat(NvmeFormatTask),
-    /// Write a new partition table.
+    /// Partition disks, with file systems, LVM and encryption.
     Partition(PartitionTask),
     /// Make arrays of disks.
     Raid(RaidTask),
@@ -171,11 +174,11 @@ impl Task {
                     *text = format!("({} bytes, not shown)", text.len());
                 }
             }
+            Self::Partition(task) => task.redact(),
             Self::Inventory(_)
             | Self::Wipe(_)
             | Self::NvmeFormat(_)
             | Self::Teardown(_)
-            | Self::Partition(_)
             | Self::Raid(_)
             | Self::BootEntry(_)
             | Self::Power(_) => {}
@@ -242,7 +245,7 @@ impl Task {
                 task.check().or_else(invalid)
             }
             Self::Partition(task) => {
-                hinted(&task.device)?;
+                task.devices().try_for_each(hinted)?;
                 task.check().or_else(invalid)
             }
             Self::Raid(task) => {

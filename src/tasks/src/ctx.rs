@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 pub use crate::fetch::Patience;
 use crate::share::Sharing;
+use crate::tools::Tools;
 
 /// How far a step is. The run and the time are added by whoever reports it on.
 #[derive(Clone, Debug)]
@@ -102,6 +103,8 @@ pub struct TaskCtx {
     pub resuming: bool,
     /// The way to other machines that write the same image, where the front door knows one.
     pub sharing: Option<Arc<dyn Sharing>>,
+    /// External programs.
+    pub tools: Tools,
 }
 
 impl TaskCtx {

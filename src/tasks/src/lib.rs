@@ -21,6 +21,7 @@ pub mod share;
 mod single;
 mod table;
 mod teardown;
+pub mod tools;
 mod wipe;
 mod write_image;
 

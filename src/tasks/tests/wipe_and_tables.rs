@@ -56,15 +56,13 @@ fn a_wiped_disk_holds_nothing_and_its_neighbour_everything() {
 }
 
 fn layout(disk: &LoopDisk) -> PartitionTask {
-    let spec = |name: &str, kind, size| PartitionSpec { name: name.into(), kind, size, uuid: None };
-    PartitionTask {
-        device: disk.hints(),
-        disk_uuid: None,
-        partitions: vec![
-            spec("esp", PartitionKind::Esp, PartitionSize::Bytes(Bytes(4 * MIB))),
-            spec("root", PartitionKind::Linux, PartitionSize::Rest),
+    PartitionTask::new(
+        disk.hints(),
+        vec![
+            PartitionSpec::new("esp", PartitionKind::Esp, PartitionSize::Bytes(Bytes(4 * MIB))),
+            PartitionSpec::new("root", PartitionKind::Linux, PartitionSize::Rest),
         ],
-    }
+    )
 }
 
 #[test]

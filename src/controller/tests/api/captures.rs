@@ -210,6 +210,7 @@ async fn a_real_disk_gets_into_the_store() {
         uploads: Some(Uploads { controller: site.url.clone(), run: grant.run }),
         resuming: false,
         sharing: None,
+        tools: speediso_tasks::tools::Tools::of_system(None),
     };
     let capture = Arc::new((grant.task.clone(), ctx));
     let planned = Arc::clone(&capture);

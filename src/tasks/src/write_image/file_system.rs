@@ -3,8 +3,6 @@
 //! By the kernel's own driver where that can (ext4, XFS, btrfs), over a loop device that shows only this partition: the
 //! claim on the disk is never let go of. NTFS needs `ntfsresize`.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::units::{Bytes, MIB};
@@ -12,6 +10,7 @@ use speediso_sys::buffer::AlignedBuffer;
 use speediso_sys::grow::Growable;
 use speediso_sys::window::Window;
 
+use crate::ctx::TaskCtx;
 use crate::place::Place;
 use crate::single::OnDisk as _;
 
@@ -33,7 +32,7 @@ struct Found {
 }
 
 /// Makes the file system in `place` as large as it.
-pub(super) fn grow(place: Place<'_>) -> Result<Value, Fault> {
+pub(super) fn grow(place: Place<'_>, ctx: &TaskCtx) -> Result<Value, Fault> {
     let found = look(place)?;
     if (found.size..found.size + MIB).contains(&place.size()) {
         return Ok(json!({"file_system": found.name(), "bytes_before": found.size, "bytes": found.size}));
@@ -42,6 +41,10 @@ pub(super) fn grow(place: Place<'_>) -> Result<Value, Fault> {
         |what: &str| format!("growing the {} on {} (byte {}): {what}", found.name(), place.name(), place.start());
     let window = Window::open(place.disk(), place.start(), place.size())
         .map_err(|e| Fault::new(FaultCode::Io, failed("no loop device to show it by")).because(e.to_string()))?;
+    if found.kind == FileSystem::Kernel(Growable::Btrfs) {
+        // The ramdisk has it in the archive only; without it the kernel says that there is no driver.
+        let _ = ctx.tools.ready(&["mkfs.btrfs"], &["btrfs"], ctx);
+    }
     match found.kind {
         FileSystem::Kernel(kind) => kind.grow(window.path(), place.size()).map_err(|e| match e.kind() {
             std::io::ErrorKind::Unsupported => {
@@ -49,7 +52,7 @@ pub(super) fn grow(place: Place<'_>) -> Result<Value, Fault> {
             }
             _ => Fault::new(FaultCode::VerifyFailed, failed("the kernel declines")).because(e.to_string()),
         })?,
-        FileSystem::Ntfs => ntfsresize(&window).map_err(|fault| fault.because(failed("ntfsresize")))?,
+        FileSystem::Ntfs => ntfsresize(&window, ctx).map_err(|fault| fault.because(failed("ntfsresize")))?,
     }
     window.close().map_err(|e| Fault::new(FaultCode::DiskIo, failed("writing it out")).because(e.to_string()))?;
     place.flush()?;
@@ -64,27 +67,13 @@ pub(super) fn grow(place: Place<'_>) -> Result<Value, Fault> {
     Ok(json!({"file_system": found.name(), "bytes_before": found.size, "bytes": after.size}))
 }
 
-fn ntfsresize(window: &Window<'_>) -> Result<(), Fault> {
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new("ntfsresize");
-        command.args(arguments).arg(window.path());
-        let out = command.output().map_err(|e| {
-            let code = match e.kind() {
-                std::io::ErrorKind::NotFound => FaultCode::ToolMissing,
-                _ => FaultCode::Io,
-            };
-            Fault::new(code, "running ntfsresize (ntfs-3g)").because(e.to_string())
-        })?;
-        if out.status.success() {
-            return Ok(());
-        }
-        let mut fault = Fault::new(FaultCode::ToolFailed, format!("ntfsresize ended with {}", out.status));
-        fault.causes = [&out.stdout, &out.stderr].map(|text| String::from_utf8_lossy(text).trim().to_owned()).into();
-        Err(fault)
-    };
+fn ntfsresize(window: &Window<'_>, ctx: &TaskCtx) -> Result<(), Fault> {
+    const PROGRAM: &str = "ntfsresize";
+    let toolbox = ctx.tools.ready(&[PROGRAM], &[], ctx)?;
+    let device = window.path().display().to_string();
     // It looks at the whole volume and changes nothing the first time.
-    run(&["--no-action", "--no-progress-bar", "--force"])?;
-    run(&["--no-progress-bar", "--force"])
+    toolbox.run(PROGRAM, &["--no-action", "--no-progress-bar", "--force", &device])?;
+    toolbox.run(PROGRAM, &["--no-progress-bar", "--force", &device]).map(drop)
 }
 
 impl Found {

@@ -310,7 +310,7 @@ fn complete(
     let grown = match (task.grow, last) {
         (Grow::FileSystem, Some(last)) if last.start >= EDGE && last.end <= place.size() - EDGE => {
             let partition = Place::part(place.disk(), last.start, last.end - last.start);
-            let grown = file_system::grow(partition.ok_or_else(outside)?)?;
+            let grown = file_system::grow(partition.ok_or_else(outside)?, ctx)?;
             edges.write(place)?;
             Some(grown)
         }
@@ -319,7 +319,7 @@ fn complete(
             edges.write(place)?;
             let whole = (place.start(), place.start() + place.size());
             let (start, end) = last.map_or(whole, |last| (last.start, last.end));
-            Some(file_system::grow(Place::part(place.disk(), start, end - start).ok_or_else(outside)?)?)
+            Some(file_system::grow(Place::part(place.disk(), start, end - start).ok_or_else(outside)?, ctx)?)
         }
         _ => {
             edges.write(place)?;

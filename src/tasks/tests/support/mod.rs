@@ -27,6 +27,7 @@ use speediso_model::task::Task;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
 use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
+use speediso_tasks::tools::Tools;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -170,6 +171,7 @@ impl Bench {
             uploads: None,
             resuming: false,
             sharing: None,
+            tools: Tools::of_system(None),
             patience: Patience {
                 connect: Duration::from_secs(5),
                 stall: Duration::from_secs(1),

@@ -10,14 +10,13 @@ mod unpack;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
 use rand::Rng as _;
 use serde_json::json;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::outcome::Changed;
-use speediso_model::task::{FileSystemKind, NewFileSystem, ReadBack, WriteImageTask};
+use speediso_model::task::{FileSystemKind, Format, NewFileSystem, ReadBack, WriteImageTask};
 use speediso_model::units::Bytes;
 use speediso_sys::volume::{Directory, Volume};
 use speediso_sys::window::Window;
@@ -28,20 +27,24 @@ use super::leg::Leg;
 use super::source::{Source, source_fault};
 use super::{abandon, trusted};
 use crate::ctx::{Meter, TaskCtx};
+use crate::partition::format;
 use crate::place::Place;
 use crate::single::Ended;
+use crate::tools::Toolbox;
 
 pub(super) fn run(task: &WriteImageTask, leg: &Leg<'_>, ctx: &TaskCtx) -> Ended {
     let Some(new) = &task.file_system else {
         return Ended::unchanged(Fault::new(FaultCode::TaskInvalid, "files need a file system to be unpacked into"));
     };
-    let opened = has_tool(new.kind).and_then(|()| Source::open(&task.image, ctx));
-    let source = match opened {
-        Ok(source) => source,
+    // Before anything is lost for their sake.
+    let toolbox = ctx.tools.ready(&[format::program(new.kind.into())], &[new.kind.name()], ctx);
+    let opened = toolbox.and_then(|toolbox| Ok((toolbox, Source::open(&task.image, ctx)?)));
+    let (toolbox, source) = match opened {
+        Ok(opened) => opened,
         Err(fault) => return Ended::unchanged(fault),
     };
     // From here on the partition changes.
-    write(task, new, source, leg, ctx).unwrap_or_else(|fault| abandon(leg, fault))
+    write(task, new, source, leg, &toolbox, ctx).unwrap_or_else(|fault| abandon(leg, fault))
 }
 
 fn write(
@@ -49,13 +52,16 @@ fn write(
     new: &NewFileSystem,
     mut source: Source,
     leg: &Leg<'_>,
+    toolbox: &Toolbox<'_>,
     ctx: &TaskCtx,
 ) -> Result<Ended, Fault> {
     let (place, begun) = (leg.place(), Instant::now());
     leg.clear()?;
     ctx.reporter.step_began("make file system");
     let window = open_window(place)?;
-    make(new, &window)?;
+    let wanted =
+        Format { kind: new.kind.into(), label: new.label.clone(), uuid: new.uuid.map(|uuid| uuid.to_string()) };
+    format::make(&wanted, window.path(), format::Place::of(place), toolbox)?;
     ctx.reporter.step_ended("make file system", new.kind.name());
 
     ctx.reporter.step_began("unpack");
@@ -107,51 +113,6 @@ fn write(
     });
     let used = format!("unpacked into a new {}, {}, {read_back}", new.kind.name(), trusted(&task.image));
     Ok(Ended::verified(Changed::Changed, used, facts))
-}
-
-fn tool(kind: FileSystemKind) -> &'static str {
-    match kind {
-        FileSystemKind::Ext4 => "mkfs.ext4",
-        FileSystemKind::Xfs => "mkfs.xfs",
-        FileSystemKind::Btrfs => "mkfs.btrfs",
-    }
-}
-
-/// Before anything is lost for its sake.
-fn has_tool(kind: FileSystemKind) -> Result<(), Fault> {
-    let program = tool(kind);
-    Command::new(program).arg("-V").output().map(drop).map_err(|e| {
-        Fault::new(FaultCode::ToolMissing, format!("{program} is not in this live system")).because(e.to_string())
-    })
-}
-
-fn make(new: &NewFileSystem, window: &Window<'_>) -> Result<(), Fault> {
-    let uuid = new.uuid.map(|uuid| uuid.to_string());
-    let mut command = Command::new(tool(new.kind));
-    match new.kind {
-        FileSystemKind::Ext4 => {
-            command.args(["-q", "-F"]);
-            command.args(uuid.iter().flat_map(|uuid| ["-U", uuid]));
-        }
-        FileSystemKind::Xfs => {
-            command.args(["-q", "-f"]);
-            command.args(uuid.iter().flat_map(|uuid| ["-m".to_owned(), format!("uuid={uuid}")]));
-        }
-        FileSystemKind::Btrfs => {
-            command.args(["-q", "-f"]);
-            command.args(uuid.iter().flat_map(|uuid| ["-U", uuid]));
-        }
-    }
-    command.args(new.label.iter().flat_map(|label| ["-L", label])).arg(window.path());
-    let out = command.output().map_err(|e| {
-        Fault::new(FaultCode::ToolMissing, format!("running {}", tool(new.kind))).because(e.to_string())
-    })?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let mut fault = Fault::new(FaultCode::ToolFailed, format!("{} ended with {}", tool(new.kind), out.status));
-    fault.causes = [&out.stdout, &out.stderr].map(|text| String::from_utf8_lossy(text).trim().to_owned()).into();
-    Err(fault)
 }
 
 fn open_window(place: Place<'_>) -> Result<Window<'_>, Fault> {
