@@ -41,6 +41,8 @@ pub struct Cmdline {
     pub profile: Option<Word>,
     /// With colons.
     pub mac: Option<Word>,
+    /// URL of the tools archive, if the build has one. The ramdisk carries its digest.
+    pub tools: Option<Word>,
 }
 
 impl Cmdline {
@@ -59,6 +61,9 @@ impl Cmdline {
         add(format_args!("speediso.ca=sha256:{}", self.ca));
         if let Some(token) = &self.token {
             add(format_args!("speediso.token={token}"));
+        }
+        if let Some(tools) = &self.tools {
+            add(format_args!("speediso.tools={tools}"));
         }
         if let Some(mac) = &self.mac {
             // As boot loaders write it: the ARP hardware type in front, dashes.
@@ -173,6 +178,7 @@ mod tests {
             token: Some(Word::new(&"0f".repeat(32))),
             profile: Some(Word::new("lininstall")),
             mac: Some(Word::new("52:54:00:ab:cd:ef")),
+            tools: Some(Word::new("http://192.0.2.1:8080/boot/tools.tar.zst")),
         }
     }
 
@@ -213,10 +219,11 @@ mod tests {
                 token: Some(Word::new(&token)),
                 profile: Some(Word::new(&url)),
                 mac: Some(Word::new(&mac)),
+                tools: Some(Word::new(&token)),
             };
             let boot = Word::new(&format!("http://{host}"));
             let line = cmdline.render().unwrap();
-            prop_assert_eq!(line.split(' ').count(), 9);
+            prop_assert_eq!(line.split(' ').count(), 10);
             prop_assert!(line.bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
             let marks = ['"', '\'', '\\', '$', '`', ';', '&', '|', '#', '<', '>', '{', '}'];
             prop_assert!(!line.contains(marks));

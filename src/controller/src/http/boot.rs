@@ -14,7 +14,9 @@ use crate::boot_script::{self, Word};
 use crate::service::{Boot, BootQuery};
 
 /// What of the build's directory boot loaders may have.
-const FILES: [&str; 3] = ["vmlinuz", "initramfs.img", "build.json"];
+const FILES: [&str; 4] = ["vmlinuz", "initramfs.img", "build.json", TOOLS];
+/// What the ramdisk has no room for.
+const TOOLS: &str = "tools.tar.zst";
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -34,10 +36,21 @@ async fn ipxe(State(app): State<AppState>, Params(query): Params<BootQuery>) -> 
     if query.is_empty() {
         return Ok(script(boot_script::ipxe_chain(&url)));
     }
-    Ok(script(match app.service.boot(&query).await? {
+    Ok(script(match boot(&app, &query).await? {
         Boot::Ramdisk(cmdline) => boot_script::ipxe_ramdisk(&url, &cmdline)?,
         Boot::OwnDisk => boot_script::ipxe_own_disk(),
     }))
+}
+
+/// What the machine is to boot, with the way to what lies beside the ramdisk.
+async fn boot(app: &AppState, query: &BootQuery) -> Result<Boot, ApiError> {
+    let mut boot = app.service.boot(query).await?;
+    if let Boot::Ramdisk(cmdline) = &mut boot
+        && app.boot_files.join(TOOLS).is_file()
+    {
+        cmdline.tools = Some(Word::new(&format!("{}/boot/{TOOLS}", app.service.site.boot_url)));
+    }
+    Ok(boot)
 }
 
 /// PXELINUX asks for its UUID, then `01-` and its MAC, then its address in ever fewer digits, then `default`: only the
@@ -52,7 +65,7 @@ async fn pxelinux(State(app): State<AppState>, Path(file): Path<String>) -> Resu
         return Err(ApiError::not_found("configuration of this name"));
     }
     let url = Word::new(&app.service.site.boot_url);
-    Ok(script(match app.service.boot(&query).await? {
+    Ok(script(match boot(&app, &query).await? {
         Boot::Ramdisk(cmdline) => boot_script::pxelinux_ramdisk(&url, &cmdline)?,
         Boot::OwnDisk => boot_script::pxelinux_own_disk(),
     }))
@@ -67,7 +80,7 @@ async fn grub(State(app): State<AppState>, Path(file): Path<String>) -> Result<R
     let mac = file.strip_prefix("grub.cfg-").filter(|rest| rest.starts_with("01-")).and_then(canonical_mac);
     let Some(mac) = mac else { return Err(ApiError::not_found("configuration of this name")) };
     let query = BootQuery { mac: Some(mac), ..BootQuery::default() };
-    Ok(script(match app.service.boot(&query).await? {
+    Ok(script(match boot(&app, &query).await? {
         Boot::Ramdisk(cmdline) => boot_script::grub_ramdisk(&url, &cmdline)?,
         Boot::OwnDisk => boot_script::grub_own_disk(),
     }))

@@ -55,6 +55,7 @@ impl Service {
             token: None,
             profile: None,
             mac: mac.as_deref().map(Word::new),
+            tools: None,
         };
         let mut tx = self.store.write().await?;
         let found = tx.nodes_with(&query.identity()).await?;
