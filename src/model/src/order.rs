@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::hints::SkipList;
 use crate::certificate::CertificateNotes;
+use crate::hints::SkipList;
 use crate::id::{Epoch, NodeId, OrderId, RunId};
 use crate::outcome::{Outcome, TaskResult};
 use crate::plan::PlanDigest;

@@ -406,7 +406,9 @@ mod tests {
         for subject in subjects() {
             let page = rendered(serde_json::from_value(statement(&subject)).unwrap());
             assert!(!page.contains("http") && !page.contains("src=") && !page.contains("url("), "{page}");
-            assert!(page.contains("No statement about any") || page.contains("no statement") || page.contains("volume of"));
+            assert!(
+                page.contains("No statement about any") || page.contains("no statement") || page.contains("volume of")
+            );
             assert!(page.contains(&"01".repeat(32)), "the key");
         }
         assert_eq!(duration(3_723_999), "1:02:03");

@@ -86,6 +86,7 @@ impl Medium {
                 Self::Physical
             }
             Some(Transport::Loop) => volume("a loop device: a file"),
+            Some(Transport::Md) => volume("a software RAID"),
             Some(Transport::Virtio) => volume("a virtual machine (virtio)"),
             Some(Transport::Iscsi) => volume("a storage server (iSCSI)"),
             Some(Transport::Fc) => volume("a storage server (Fibre Channel)"),

@@ -247,6 +247,9 @@ impl RaidArray {
         if self.kind.is_some() && whole_disks {
             return Err("kind: whole disks have no partitions".into());
         }
+        if self.partition_kind().guid().is_none() {
+            return Err("kind: the members' partitions are those of a GPT, which has no such type".into());
+        }
         if self.kind == Some(PartitionKind::Esp)
             && (self.level != RaidLevel::Mirror || self.metadata != RaidMetadata::AtEnd || self.spares > 0)
         {

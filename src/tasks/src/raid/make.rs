@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use gpt::partition::Partition;
+use gpt::partition_types::Type;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
 use speediso_model::outcome::Outcome;
@@ -23,7 +24,6 @@ use super::sync::look;
 use super::wish::Wish;
 use crate::ctx::TaskCtx;
 use crate::gptedit::{self, EDGE, Edges};
-use crate::partition::type_of;
 use crate::single::OnDisk as _;
 
 type Failed = (Outcome, Fault);
@@ -107,7 +107,7 @@ fn table(wishes: &[Wish<'_>], disk: &ClaimedDisk) -> Result<Edges, Fault> {
         .iter()
         .filter_map(|wish| {
             let partition = Partition {
-                part_type_guid: type_of(&wish.array.partition_kind()),
+                part_type_guid: Type::from(wish.array.partition_kind().guid().unwrap_or_default()),
                 part_guid: Uuid::new_v4(),
                 first_lba: wish.slot.start / sector,
                 last_lba: (wish.slot.start + wish.slot.length) / sector - 1,
