@@ -344,7 +344,7 @@ pub struct CreateNodeRequest {
 }
 
 /// Either a profile with its parameters, or a list of tasks.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
