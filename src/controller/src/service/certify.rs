@@ -12,7 +12,7 @@ use speediso_model::id::{NodeId, OrderId, RunId};
 use speediso_model::inventory::{Disk, Inventory};
 use speediso_model::order::TaskState;
 use speediso_model::outcome::{DeviceResult, TaskResult};
-use speediso_model::task::{Task, WipeTask};
+use speediso_model::task::{Task, WipeTargets, WipeTask};
 
 use super::{Failure, Result};
 use crate::machine::CONTROLLER;
@@ -66,20 +66,16 @@ pub(super) async fn certify(
             Err(why) => say(tx, &ended, format!("no certificate of sanitization for {name}: {why}")).await?,
         }
     }
-    // The machine's comes last, after the last wipe of its order.
+    // The machine's comes after the last wipe of its order. Whoever wiped some disks did not ask for it.
     let later = tasks[place + 1..].iter().any(|t| matches!(t.task, Task::Wipe(_)) && !t.state.is_final());
-    if made == 0 || later {
+    if made == 0 || later || task.devices != WipeTargets::AllDisks {
         return Ok(());
     }
-    match machine(tx, node, order, &ended.policy).await? {
-        Ok(made) => {
-            let text = format!("certificate {} of sanitization for the whole of {}", made.view.number, node.name);
-            say(tx, &ended, text).await
-        }
-        // Whoever wiped some disks did not ask for the machine's.
-        Err(_) if task.devices.hints().next().is_some() => Ok(()),
-        Err(why) => say(tx, &ended, format!("no certificate for the whole of {}: {why}", node.name)).await,
-    }
+    let text = match machine(tx, node, order, &ended.policy).await? {
+        Ok(made) => format!("certificate {} of sanitization for the whole of {}", made.view.number, node.name),
+        Err(why) => format!("no certificate for the whole of {}: {why}", node.name),
+    };
+    say(tx, &ended, text).await
 }
 
 impl Ended<'_> {
@@ -160,7 +156,12 @@ pub(super) async fn machine(
     let query = CertificatesQuery { order: Some(order.order.id), ..CertificatesQuery::default() };
     let mut certified = Vec::new();
     for certificate in tx.wipe_certificates(&query).await? {
-        let document = open(tx, &certificate.document).await?;
+        let document = match open(tx, &certificate.document).await {
+            Ok(document) => document,
+            // An end that cannot be stored would be told for ever.
+            Err(Failure::Refused(fault)) => return Ok(Err(fault.to_string())),
+            Err(failure) => return Err(failure),
+        };
         if let Subject::Device(device) = &document.statement().subject {
             certified.push((certificate.disk.clone(), in_machine(&document, device)));
         }

@@ -79,7 +79,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Result<Judged, Refusal> {
         return Err(Refusal::NotVerified(result.outcome));
     }
     let plan = plan.ok_or(Refusal::NotStarted)?;
-    if !plan.devices.iter().any(|d| d.identity == result.identity) {
+    if !plan.devices.iter().any(|d| is_same(&d.identity, &result.identity)) {
         return Err(Refusal::NotPlanned);
     }
     let report = read(&result.facts)?;
@@ -117,6 +117,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Result<Judged, Refusal> {
             not_covered: report.not_covered,
         },
     })
+}
+
+/// Opening hidden areas and formatting change sizes; what a device is called they do not.
+fn is_same(planned: &DiskIdentity, wiped: &DiskIdentity) -> bool {
+    let names = |i: &DiskIdentity| (i.serial.clone(), i.wwn.clone(), i.model.clone(), i.diskseq);
+    names(planned) == names(wiped)
 }
 
 fn read(facts: &Value) -> Result<WipeReport, Refusal> {
