@@ -14,7 +14,7 @@ fi
 
 seeds() {
     local dir=$1 n=0
-    mkdir -p corpus/{qcow2,manifest,decoders,container}
+    mkdir -p corpus/{qcow2,manifest,decoders,container,certificate}
     { head -c 20000 /dev/urandom; head -c 40000 /dev/zero; yes 'all work and no play' | head -c 40000 || true; } >"$dir/disk"
     truncate -s 131072 "$dir/disk"
     for options in '' '-c' '-o compat=0.10' '-c -o compression_type=zstd'; do
@@ -37,12 +37,13 @@ seeds() {
     sed -n '/^```json$/,/^```$/p' ../docs/image-manifest.md | sed '1d;$d' >corpus/manifest/seed-json
     sha256sum "$dir/disk" | sed 's,  .*,  disk.img,' >corpus/manifest/seed-list
     zstd -q -c "$dir/disk" >corpus/manifest/seed-chunk
+    tail -n 1 ../src/model/src/certificate/snapshots/*one_line*.snap >corpus/certificate/seed
 }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 seeds "$work"
-for target in qcow2 manifest decoders container; do
+for target in qcow2 manifest decoders container certificate; do
     echo "fuzz: $target for ${FUZZ_SECONDS:-60} s"
     if ! cargo +nightly fuzz run --target x86_64-unknown-linux-gnu "$target" -- \
         -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=512 -timeout=20 -max_len=262144 -print_final_stats=1 \

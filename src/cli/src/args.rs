@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use speediso_model::hints::RootDeviceHints;
 
 /// Provision bare-metal machines through a Speediso controller.
@@ -98,6 +98,8 @@ pub(crate) enum Command {
         /// Stay and show the progress
         #[arg(long)]
         follow: bool,
+        #[command(flatten)]
+        with: OrderArgs,
         /// Needed for `decommission` and `wipe` of all disks: the machine's name again
         #[arg(long, value_name = "NAME")]
         yes_destroy: Option<String>,
@@ -109,6 +111,8 @@ pub(crate) enum Command {
         /// JSON file with a list of tasks (`-` for standard input)
         #[arg(long, value_name = "FILE")]
         tasks: PathBuf,
+        #[command(flatten)]
+        with: OrderArgs,
         /// Make and show the plan, change nothing
         #[arg(long)]
         dry_run: bool,
@@ -155,6 +159,15 @@ pub(crate) enum Command {
     /// Put an image into the controller's store
     #[command(subcommand)]
     Image(ImageCommand),
+    /// List the certificates of sanitization, newest first
+    Certificates(CertificatesArgs),
+    /// Get certificates of sanitization, and what belongs to them
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Verify a certificate of sanitization with the site's public key alone (no controller needed)
+    ///
+    /// Exit status: 0 valid; 1 not valid; 66 a file cannot be read, or is no certificate at all.
+    VerifyCertificate(VerifyCertificateArgs),
     /// Make a key pair for signing task files (no controller needed)
     Keygen {
         /// The private key goes here (0600), the public key to stdout
@@ -168,6 +181,17 @@ pub(crate) enum Command {
         #[arg(long)]
         key: PathBuf,
     },
+}
+
+/// What any order may bring.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct OrderArgs {
+    /// No task of the order touches a disk with these properties (`serial=S1`, `size<100GiB`); may be repeated
+    #[arg(long = "skip", value_name = "HINTS")]
+    pub(crate) skip: Vec<RootDeviceHints>,
+    /// JSON file with what is to stand on certificates: confidentiality, destination, property numbers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) notes: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -272,6 +296,94 @@ pub(crate) struct PackArgs {
     /// it, so that the image fits on smaller disks
     #[arg(long)]
     pub(crate) shrink: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct CertificatesArgs {
+    /// Of one machine only
+    #[arg(long, value_name = "MACHINE")]
+    pub(crate) node: Option<String>,
+    /// Of one order only
+    #[arg(long)]
+    pub(crate) order: Option<String>,
+    /// Of the device or machine with this serial number
+    #[arg(long)]
+    pub(crate) serial: Option<String>,
+    /// Issued on this day (UTC) or later
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Issued before this day (UTC)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// With a lower number: the next part of a long list
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) before: Option<u64>,
+    #[arg(long)]
+    pub(crate) limit: Option<u32>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum CertificateCommand {
+    /// Get one: the signed document, every byte as it was signed
+    Get {
+        number: u64,
+        /// The page to be printed instead
+        #[arg(long)]
+        html: bool,
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Get all of them in order, one a line, to be kept elsewhere and verified against
+    Chain {
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Certify the whole machine of an order, or learn which of its disks lacks a certificate
+    Machine { order: String },
+    /// Show the public keys that certificates are, or were, signed with
+    Keys,
+    /// Sign with a new key from now on; the old one is destroyed, its public half kept
+    RotateKey,
+    /// Show what the site decided about its certificates, or decide it anew
+    Policy {
+        #[arg(long)]
+        organization: Option<String>,
+        /// Where the site is
+        #[arg(long)]
+        location: Option<String>,
+        /// Name and title of the person who answers for the certificates
+        #[arg(long)]
+        responsible: Option<String>,
+        /// Certify volumes of hardware RAIDs and virtual disks too, in words that say what they are
+        #[arg(long, value_name = "BOOL")]
+        certify_volumes: Option<bool>,
+    },
+    /// Show every disk that was ever seen in a machine
+    Disks {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// Say where a disk is that is not in its machine any more; it stands on the machine's certificate
+    DiskGone {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+        /// As `certificate disks` shows it
+        key: String,
+        #[arg(long)]
+        why: String,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct VerifyCertificateArgs {
+    /// The document, as `certificate get` gives it
+    pub(crate) file: PathBuf,
+    /// The site's public key: 64 hex digits, or a file with them or with PEM; several after a rotation
+    #[arg(long = "key", value_name = "PUBKEY", required = true)]
+    pub(crate) keys: Vec<String>,
+    /// The site's chain, as `certificate chain` gives it: verified whole, with the document in its place
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chain: Option<PathBuf>,
 }
 
 #[cfg(test)]

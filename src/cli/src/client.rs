@@ -84,6 +84,17 @@ impl Client {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
+    pub(crate) async fn put_json<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.json(self.request(Method::PUT, path).json(body)).await
+    }
+
+    /// What is not JSON for us to read: a document as it was signed, or a long export.
+    pub(crate) async fn get_bytes(&self, path: &str) -> Result<Vec<u8>> {
+        let request = self.request(Method::GET, path).timeout(Duration::from_secs(3600));
+        let bytes = self.send(request).await?.bytes().await.map_err(|source| self.unreachable(source))?;
+        Ok(bytes.to_vec())
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Result<()> {
         self.send(self.request(Method::DELETE, path)).await.map(drop)
     }

@@ -12,9 +12,9 @@ use speediso_model::hints::SkipList;
 use speediso_model::inventory::Inventory;
 use speediso_model::order::Order;
 
-use crate::args::{Args, Command, ImageCommand, RuleCommand};
+use crate::args::{Args, Command, ImageCommand, OrderArgs, RuleCommand};
 use crate::client::Client;
-use crate::{capture, follow, image, output, pack, resolve, sign};
+use crate::{capture, certificate, follow, image, output, pack, resolve, sign, verify};
 
 /// The path of a constant with its `{placeholder}` filled in. Values are ids or checked names: nothing to escape.
 pub(crate) fn at(pattern: &str, value: impl std::fmt::Display) -> String {
@@ -29,6 +29,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     match &args.command {
         Command::Keygen { key } => return sign::keygen(key, args.json).map(|()| 0),
         Command::SignTasks { file, key } => return sign::sign_tasks(file, key).map(|()| 0),
+        Command::VerifyCertificate(verify) => return verify::verify(verify, args.json),
         Command::Image(ImageCommand::Pack(pack)) => return pack::pack(pack, args.json).map(|()| 0),
         Command::Image(ImageCommand::Verify { directory, key }) => {
             return pack::verify(directory, key.as_deref(), args.json).map(|()| 0);
@@ -44,6 +45,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     match args.command {
         Command::Keygen { .. }
         | Command::SignTasks { .. }
+        | Command::VerifyCertificate(_)
         | Command::Image(
             ImageCommand::Pack(_)
             | ImageCommand::Verify { .. }
@@ -78,7 +80,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
             let node: NodeView = client.post(&at(path::NODE_ARM, node.id), &json!({})).await?;
             output::print(json, &node, |n| format!("{} will boot the live system from the network next time", n.name))?;
         }
-        Command::Apply { profile, node, params, dry_run, follow, yes_destroy } => {
+        Command::Apply { profile, node, params, dry_run, follow, with, yes_destroy } => {
             let node = resolve::node(&client, &node).await?;
             let parameters = params.as_deref().map(read_json).transpose()?.unwrap_or(Value::Null);
             let all_disks = profile == "decommission" || (profile == "wipe" && parameters["devices"] == "all_disks");
@@ -89,38 +91,20 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
                     node.name
                 );
             }
-            let body = OrderRequest {
-                profile: Some(profile),
-                parameters,
-                tasks: Vec::new(),
-                dry_run,
-                skip_block_devices: SkipList::default(),
-            };
+            let body = OrderRequest { profile: Some(profile), parameters, dry_run, ..request(with)? };
             return order(&client, &node, &body, follow, json).await;
         }
-        Command::Run { node, tasks, dry_run, follow } => {
+        Command::Run { node, tasks, dry_run, follow, with } => {
             let node = resolve::node(&client, &node).await?;
             let tasks = serde_json::from_value(read_json(&tasks)?)
                 .with_context(|| format!("{} is not a list of tasks", tasks.display()))?;
-            let body = OrderRequest {
-                profile: None,
-                parameters: Value::Null,
-                tasks,
-                dry_run,
-                skip_block_devices: SkipList::default(),
-            };
+            let body = OrderRequest { tasks, dry_run, ..request(with)? };
             return order(&client, &node, &body, follow, json).await;
         }
         Command::Capture(args) => {
             let task = capture::task(&args)?;
             let node = resolve::node(&client, &args.node).await?;
-            let body = OrderRequest {
-                profile: None,
-                parameters: Value::Null,
-                tasks: vec![task],
-                dry_run: args.dry_run,
-                skip_block_devices: SkipList::default(),
-            };
+            let body = OrderRequest { tasks: vec![task], dry_run: args.dry_run, ..OrderRequest::default() };
             return order(&client, &node, &body, args.follow, json).await;
         }
         Command::Orders => {
@@ -172,6 +156,8 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
             let images: List<ImageView> = client.get(path::IMAGES).await?;
             output::print(json, &images, output::images)?;
         }
+        Command::Certificates(args) => certificate::list(&client, args, json).await?,
+        Command::Certificate(command) => certificate::run(&client, command, json).await?,
         Command::Image(ImageCommand::Add { file, name }) => image::add(&client, &file, name, json).await?,
     }
     Ok(0)
@@ -179,6 +165,12 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
 
 fn order_id(text: &str) -> Result<speediso_model::id::OrderId> {
     text.parse().with_context(|| format!("{text:?} is not an order's id"))
+}
+
+/// What an order may bring, without its tasks.
+fn request(with: OrderArgs) -> Result<OrderRequest> {
+    let notes = certificate::notes(with.notes.as_ref())?;
+    Ok(OrderRequest { skip_block_devices: SkipList(with.skip), notes, ..OrderRequest::default() })
 }
 
 fn read_json(file: &Path) -> Result<Value> {

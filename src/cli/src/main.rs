@@ -5,6 +5,7 @@
 
 mod args;
 mod capture;
+mod certificate;
 mod client;
 mod commands;
 mod follow;
@@ -14,6 +15,7 @@ mod pack;
 mod resolve;
 mod shrink;
 mod sign;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,9 @@ use anyhow::Result;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use speediso_model::api::{Alert, ImageView, List, NodeView, OrderView, Rule, StoredEvent};
+use speediso_model::certificate::machine::KnownDisk;
+use speediso_model::certificate::site::{CertificatePolicy, CertificateView, SiteKeyView};
+use speediso_model::certificate::words::{level_name, method_name};
 use speediso_model::fault::{Fault, FaultClass};
 use speediso_model::hints;
 use speediso_model::inventory::Inventory;
@@ -207,7 +210,7 @@ pub(crate) fn event(event: &StoredEvent) -> String {
 }
 
 /// Control characters from a machine must not drive the operator's terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
@@ -243,6 +246,51 @@ pub(crate) fn images(images: &List<ImageView>) -> String {
         table.add_row(vec![image.name.clone(), Bytes(image.size).to_string(), image.digest.clone()]);
     }
     finish(&table, "the store is empty; add an image with: speediso image add FILE")
+}
+
+pub(crate) fn certificates(found: &List<CertificateView>) -> String {
+    let mut table = table(&["NO.", "ISSUED", "OF", "LEVEL", "METHOD"]);
+    for item in &found.items {
+        table.add_row(vec![
+            item.number.to_string(),
+            item.issued.to_string(),
+            printable(&item.subject),
+            level_name(item.reached).into(),
+            item.method.map_or("all its devices", method_name).into(),
+        ]);
+    }
+    finish(&table, "no certificate; the events of an order say why a wipe got none")
+}
+
+pub(crate) fn site_keys(keys: &List<SiteKeyView>) -> String {
+    let lines = keys.items.iter().map(|k| {
+        let until = k.until.map_or_else(|| "now".to_owned(), |u| u.to_string());
+        format!("{}  from {} until {until}\n{}", k.key, k.since, k.pem)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+pub(crate) fn certificate_policy(policy: &CertificatePolicy) -> String {
+    format!(
+        "organization     {}\nlocation         {}\nresponsible      {}\ncertify volumes  {}",
+        or_dash(&policy.organization),
+        or_dash(&policy.location),
+        or_dash(&policy.responsible),
+        if policy.certify_volumes { "yes, as volumes" } else { "no" }
+    )
+}
+
+pub(crate) fn known_disks(disks: &List<KnownDisk>) -> String {
+    let mut table = table(&["KEY", "DISK", "LAST SEEN", "GONE"]);
+    for known in &disks.items {
+        table.add_row(vec![
+            printable(&known.key),
+            printable(&hints::describe(&known.disk)),
+            known.last_seen.to_string(),
+            known.gone.as_ref().map_or_else(|| "-".into(), |g| printable(&format!("{} ({})", g.why, g.by))),
+        ]);
+    }
+    finish(&table, "no disk was ever seen in it")
 }
 
 #[cfg(test)]
