@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;
+use proptest::string::string_regex;
 use speediso_model::hints::{Pick, RootDeviceHints, SkipList, Verdict};
 use speediso_model::inventory::{Disk, Exclusion, Transport, Use};
 use speediso_model::plan::DiskIdentity;
@@ -38,8 +39,9 @@ fn disks() -> impl Strategy<Value = Vec<Disk>> {
 }
 
 fn hints() -> impl Strategy<Value = RootDeviceHints> {
-    let text = |values: &'static str| {
-        prop::option::weighted(0.4, format!("(|s!= |s< |<in> |<or> B <or> ){values}").prop_map(|t| t.parse().unwrap()))
+    let text = |values: &str| {
+        let written = string_regex(&format!("(|s!= |s< |<in> |<or> B <or> ){values}")).unwrap();
+        prop::option::weighted(0.4, written.prop_map(|text| text.parse().unwrap()))
     };
     let size = prop::option::weighted(0.4, "(|>= |< |!= )[1-3]GiB".prop_map(|text| text.parse().unwrap()));
     let pick = prop_oneof![

@@ -74,10 +74,12 @@ impl Machine {
             let name = device.device.clone();
             drop(device);
             let file = if dice.random_bool(0.5) { file } else { dice.random_range(0..FILES) };
-            self.plug(dice, file, dice.random_bool(0.5).then_some(name));
+            let as_name = dice.random_bool(0.5).then_some(name);
+            self.plug(dice, file, as_name);
         } else {
             // A double: two devices with one serial number.
-            self.plug(dice, dice.random_range(0..FILES), None);
+            let double = dice.random_range(0..FILES);
+            self.plug(dice, double, None);
             if self.devices.len() > FILES + 1 {
                 self.devices.remove(0);
             }

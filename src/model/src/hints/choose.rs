@@ -77,7 +77,7 @@ impl Pick {
     ///
     /// # Errors
     /// The disks among which the rule cannot tell.
-    pub(crate) fn first<'a>(self, mut disks: Vec<&'a Disk>, count: usize) -> Result<Vec<&'a Disk>, Vec<&'a Disk>> {
+    pub(crate) fn first(self, mut disks: Vec<&Disk>, count: usize) -> Result<Vec<&Disk>, Vec<&Disk>> {
         disks.sort_by(|one, other| self.order(one, other));
         if let (Some(last), Some(next)) = (count.checked_sub(1).and_then(|last| disks.get(last)), disks.get(count))
             && self.order(last, next) == Ordering::Equal

@@ -48,7 +48,7 @@ impl RootDeviceHints {
         for (name, value) in fields {
             let text = || {
                 let Value::String(text) = value else { return Err(format!("{name}: {value} is not a string")) };
-                decoded(text).parse::<TextHint>().map_err(|e| format!("{name}: {}", spoken(e)))
+                decoded(text).parse::<TextHint>().map_err(|e| format!("{name}: {}", spoken(&e)))
             };
             match name.as_str() {
                 "serial" => hints.serial = Some(text()?),
@@ -62,7 +62,7 @@ impl RootDeviceHints {
                 "tran" => {
                     hints.transport = Some(known_transport(text()?).map_err(|e| format!("{name}: {e}"))?);
                 }
-                "size" => hints.size = Some(size(value).map_err(|e| format!("{name}: {}", spoken(e)))?),
+                "size" => hints.size = Some(size(value).map_err(|e| format!("{name}: {}", spoken(&e)))?),
                 "rotational" => {
                     let flag = boolean(value).ok_or_else(|| format!("{name}: {value} is neither true nor false"))?;
                     hints.rotational = Some(flag);
@@ -81,7 +81,7 @@ impl RootDeviceHints {
 }
 
 /// Bare `=` is one of Ironic's own operators, so what is said of it elsewhere does not apply.
-fn spoken(error: HintError) -> String {
+fn spoken(error: &HintError) -> String {
     match error {
         HintError::OfNumbers(Operator::BareEqual) => {
             "= compares numbers, and means \"at least\" in OpenStack; leave it out, or write s==".to_owned()
@@ -159,13 +159,13 @@ mod tests {
     use serde::Deserialize;
     use serde_json::json;
 
-    fn read(hints: Value) -> Result<RootDeviceHints, String> {
-        RootDeviceHints::from_ironic(&hints).map_err(|fault| fault.message)
+    fn read(hints: &Value) -> Result<RootDeviceHints, String> {
+        RootDeviceHints::from_ironic(hints).map_err(|fault| fault.message)
     }
 
     #[test]
     fn every_field_of_ironics() {
-        let hints = read(json!({
+        let hints = read(&json!({
             "serial": "s== S1", "wwn": "0x5002538e40f2a1b3", "wwn_with_extension": "0x5002538e40f2a1b3",
             "wwn_vendor_extension": "0x1", "model": "<in> ssd", "vendor": "ATA", "by_path": "/dev/disk/by-path/x",
             "hctl": "<or> 0:0:0:0 <or> 1:0:0:0", "tran": "<or> sata <or> nvme", "rotational": "No", "size": ">= 100",
@@ -174,13 +174,13 @@ mod tests {
         assert_eq!(hints.size, Some(SizeHint::AtLeast(Bytes::gib(100))));
         assert_eq!(hints.rotational, Some(false));
         assert_eq!(hints.hctl, Some(TextHint::OneOf(vec!["0:0:0:0".into(), "1:0:0:0".into()])));
-        assert_eq!(read(json!({"size": 100})).expect("a number").size, Some(SizeHint::Equal(Bytes::gib(100))));
-        assert_eq!(read(json!({"size": "= 100"})).expect("at least").size, Some(SizeHint::AtLeast(Bytes::gib(100))));
+        assert_eq!(read(&json!({"size": 100})).expect("a number").size, Some(SizeHint::Equal(Bytes::gib(100))));
+        assert_eq!(read(&json!({"size": "= 100"})).expect("at least").size, Some(SizeHint::AtLeast(Bytes::gib(100))));
     }
 
     #[test]
     fn encoded_values_are_read_as_what_they_encode() {
-        let model = |text: &str| read(json!({"model": text})).expect(text).model;
+        let model = |text: &str| read(&json!({"model": text})).expect(text).model;
         assert_eq!(model("s== samsung%20ssd%20860"), Some("samsung ssd 860".into()));
         assert_eq!(model("<or> a%20b <or> c"), Some(TextHint::OneOf(vec!["a b".into(), "c".into()])));
         assert_eq!(model("100% flash"), Some("100% flash".into()));
@@ -204,7 +204,7 @@ mod tests {
             (json!({"rotational": "maybe"}), "neither true nor false"),
             (json!({"tran": "nvm"}), "\"nvm\" is not a way"),
         ] {
-            let message = read(hints.clone()).expect_err("refused");
+            let message = read(&hints).expect_err("refused");
             assert!(message.starts_with("root_device: ") && message.contains(words), "{hints}: {message}");
         }
     }

@@ -34,10 +34,7 @@ impl TextHint {
         let found: Vec<String> =
             spellings.into_iter().map(|text| folded(&text)).filter(|text| !text.is_empty()).collect();
         let Some(first) = found.first() else { return false };
-        let is = |wanted: &String| {
-            let wanted = folded(wanted);
-            found.iter().any(|text| *text == wanted)
-        };
+        let is = |wanted: &String| found.contains(&folded(wanted));
         let holds = |part: &String| {
             let part = folded(part);
             found.iter().any(|text| text.contains(&part))
