@@ -196,8 +196,13 @@ fn refusals(live: &Live, cases: &[Case]) {
 
     // Somebody works in the file system, somebody reads the mapped device.
     live.script("users", "cd /mnt/luks && setsid sleep 1000 & echo $! >/tmp/cwd.pid\ncd /\nsetsid sh -c 'echo $$ >/tmp/dm.pid; exec sleep 1000' </dev/disk-by-dm &\nsleep 1");
-    live.refused("busy-mount", &one("LUKS", 0, true), FaultCode::DiskInUse, &["/mnt/luks is busy", "(sleep)"]);
-    live.refused("busy-dm", &one("MAPPED", 0, false), FaultCode::DiskInUse, &["is busy", "(sleep)", "still stands: "]);
+    live.refused("busy-mount", &one("LUKS", 0, true), FaultCode::DiskInUse, &["/mnt/luks is busy", "held by process "]);
+    live.refused(
+        "busy-dm",
+        &one("MAPPED", 0, false),
+        FaultCode::DiskInUse,
+        &["is busy", "held by process ", "still stands: "],
+    );
     live.sh("kill $(cat /tmp/dm.pid); for p in /proc/[0-9]*; do [ \"$(readlink $p/cwd)\" = /mnt/luks ] && kill ${p#/proc/}; done; sleep 1");
 
     live.script("protect", "blockdev --setro $(d SWAPA)");

@@ -101,7 +101,12 @@ impl fmt::Display for Device {
             What::Disk => write!(f, "disk {}", self.name),
             What::Partition => write!(f, "partition {}", self.name),
             What::Array { level, metadata, state } => {
-                let level = if level.is_empty() { "container" } else { level };
+                // One that has not started has no level yet.
+                let level = match level.as_str() {
+                    "" if metadata.starts_with("external:") => "container",
+                    "" => "level unknown",
+                    level => level,
+                };
                 write!(f, "array {} ({level}, metadata {metadata}, {state}) on {}", self.name, on())
             }
             What::Mapped { name, uuid, targets } => {

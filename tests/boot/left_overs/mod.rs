@@ -78,8 +78,10 @@ pub fn cases() -> Vec<Case> {
         case(
             "HALF",
             &[SCSI, SCSI, SCSI],
-            "md /dev/md105 -e 1.2 -l 5 -n 3 --assume-clean $a $b $c && mdadm -q --stop /dev/md105 && mdadm -q --incremental $a",
-            "grep -q ': inactive' /proc/mdstat",
+            "md /dev/md105 -e 1.2 -l 5 -n 3 --assume-clean $a $b $c && mdadm -q --stop /dev/md105
+             echo md105 >/sys/module/md_mod/parameters/new_array
+             echo 1.2 >/sys/block/md105/md/metadata_version && number $a >/sys/block/md105/md/new_dev",
+            "grep -q '^md105 : inactive' /proc/mdstat",
         ),
         case(
             "RAID10",
@@ -126,7 +128,7 @@ pub fn cases() -> Vec<Case> {
             "THIN",
             &[SCSI],
             "lvm pvcreate -qq -y $a && lvm vgcreate -qq thin $a
-             lvm lvcreate -qq -y -Zn -L 16M --poolmetadatasize 4M -T thin/pool && lvm lvcreate -qq -y -Zn -Wn -V 64M -T thin/pool -n one",
+             lvm lvcreate -qq -y -Zn -L 16M --poolmetadatasize 4M -T thin/pool && lvm lvcreate -qq -y -Wn -V 64M -T thin/pool -n one",
             "[ -e /dev/mapper/thin-one ]",
         ),
         case(
@@ -158,11 +160,11 @@ pub fn cases() -> Vec<Case> {
         ),
         case(
             "BCACHE",
-            &[SCSI, SCSI],
-            "t make-bcache --writeback -B $a -C $b && sleep 1
+            &[SCSI, LARGE],
+            "t make-bcache --writeback --bucket 256k -B $a -C $b && sleep 1
              for x in $b $a; do echo $x >/sys/fs/bcache/register || true; done; sleep 2
              t mke2fs -q -t ext4 /dev/bcache0",
-            "[ -e /sys/block/bcache0 ]",
+            "[ -e /sys/block/bcache0/bcache/cache ]",
         ),
         case(
             "WAITING",
@@ -179,17 +181,9 @@ pub fn cases() -> Vec<Case> {
         case(
             "MAPPED",
             &[SCSI],
-            "t dmsetup create '.. etc;passwd' --table \"0 $(size $a) linear $(number $a) 0\"
+            "t dmsetup create --manglename none '.. etc;passwd' --table \"0 $(size $a) linear $(number $a) 0\"
              for b in /sys/block/dm-*; do grep -q passwd $b/dm/name && ln -sf /dev/${b##*/} /dev/disk-by-dm; done",
             "grep -q 'etc;passwd' /sys/block/dm-*/dm/name",
-        ),
-        case(
-            "PATHS",
-            &[SCSI],
-            "t dmsetup create paths --table \"0 $(size $a) multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 1 $(number $a) 1000\"
-             t dmsetup message paths 0 \"fail_path $(number $a)\"
-             setsid dd if=/dev/mapper/paths of=/dev/null bs=4k count=1 >/dev/null 2>&1 </dev/null &",
-            "grep -q paths /sys/block/dm-*/dm/name",
         ),
         mounted(
             "DEEP",
@@ -208,6 +202,15 @@ pub fn cases() -> Vec<Case> {
             &[NVME_4K],
             "t sgdisk -n 1:256:+8M -n 2:0:0 $a; sleep 1; t mke2fs -q -t ext4 ${a}p1 && mkswap ${a}p2",
             "ls /sys/class/block | grep -q 'nvme.*p2'",
+        ),
+        // Last: whoever looks for volumes once it is there waits for a path that never comes.
+        case(
+            "PATHS",
+            &[SCSI],
+            "t dmsetup create paths --table \"0 $(size $a) multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 1 $(number $a) 1000\"
+             t dmsetup message paths 0 \"fail_path $(number $a)\"
+             setsid dd if=/dev/mapper/paths of=/dev/null bs=4k count=1 >/dev/null 2>&1 </dev/null &",
+            "grep -q paths /sys/block/dm-*/dm/name",
         ),
     ]
 }

@@ -176,6 +176,9 @@ impl Walk<'_> {
         // btrfs' mirrors (fs/btrfs: BTRFS_SUPER_MIRROR_SHIFT), the third beyond what most disks have.
         let mirrors = [64 * KIB, 64 * MIB, 256 * KIB * MIB];
         found.extend(mirrors.iter().map(|at| at + 64).filter(|at| is(*at, b"_BHRfS_M")).map(|at| ("btrfs", at, 8)));
+        // Intel's metadata, for which libblkid looks on whole disks only: two sectors before the end.
+        let intel = [end(1024), end(2 * self.sector)].into_iter().flatten();
+        found.extend(intel.filter(|at| is(*at, b"Intel Raid ISM Cfg Sig. ")).map(|at| ("isw_raid_member", at, 32)));
         // The second header of LUKS2 is at one of these, by the size of the first.
         let second = (0..9).map(|n| 16 * KIB << n).filter(|at| is(*at, b"SKUL\xba\xbe"));
         found.extend(second.map(|at| ("crypto_LUKS", at, 6)));

@@ -8,7 +8,7 @@ use speediso_model::hints::describe;
 use speediso_model::inventory::Disk;
 use speediso_model::outcome::DeviceResult;
 use speediso_model::plan::{Action, DiskIdentity, Plan, PlannedDevice};
-use speediso_model::stack::Step;
+use speediso_model::stack::{Stack, Step};
 use speediso_model::teardown::TeardownTask;
 use speediso_model::units::Bytes;
 use speediso_sys::blkid::{self, ProbeError, Survey};
@@ -34,7 +34,6 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// For a disk that was never claimed.
     pub(super) fn result(&self, ended: Ended) -> DeviceResult {
         DeviceResult {
             identity: self.identity.clone(),
@@ -66,7 +65,7 @@ pub(super) fn read(task: &TeardownTask, ctx: &TaskCtx) -> Result<Intent, Fault> 
     let named: BTreeSet<String> = chosen.iter().map(|c| kernel_name(&ctx.roots, c.disk)).collect();
     let stack = stack::read(&ctx.roots, ctx.scope)
         .map_err(|e| Fault::from_error(FaultCode::Io, &e).because("looking at what stands on the disks"))?;
-    let steps = stack.take_down(&named, task.unmount)?;
+    let steps = stack.take_down(&named, task.unmount).map_err(|fault| explained(fault, &stack, &named, &all, ctx))?;
 
     let surveys: Vec<Survey> = chosen.iter().map(|c| survey(&probe, c.disk)).collect::<Result<_, _>>()?;
     let together: Vec<(&Disk, &Survey)> = chosen.iter().map(|c| c.disk).zip(&surveys).collect();
@@ -93,6 +92,17 @@ pub(super) fn read(task: &TeardownTask, ctx: &TaskCtx) -> Result<Intent, Fault> 
         .collect();
     let plan = Plan { task: KIND.into(), destructive: true, devices, effects, untouched: Vec::new() };
     Ok(Intent { plan: plan.with_untouched(&all), targets, steps, entries, probe })
+}
+
+/// The stack knows disks by the kernel's names, which tell nobody in which bay they are.
+fn explained(mut fault: Fault, stack: &Stack, named: &BTreeSet<String>, all: &[Disk], ctx: &TaskCtx) -> Fault {
+    let spanned = stack.under(&stack.over(named));
+    let is_stranger = |name: &String| spanned.contains(name) && !named.contains(name);
+    let strangers = all.iter().filter(|disk| is_stranger(&kernel_name(&ctx.roots, disk)));
+    fault.causes.extend(strangers.map(|disk| format!("not named: {}", describe(disk))));
+    // The general advice is to order what was just refused.
+    fault.advice = "do as the message says, then order the teardown again".into();
+    fault
 }
 
 /// The kernel writes a `/` in a name as `!` in sysfs.
