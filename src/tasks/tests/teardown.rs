@@ -82,57 +82,54 @@ fn made(program: &str, args: &[&str], disk: &LoopDisk) {
 }
 
 /// Each of these is recognised by at least one of the judges before.
-fn left_overs() -> Vec<LeftOver> {
-    vec![
-        ("ext4", 32 * MIB, 512, |d| made("mke2fs", &["-q", "-t", "ext4"], d)),
-        ("xfs", 512 * MIB, 512, |d| made("mkfs.xfs", &["-q"], d)),
-        ("xfs of 4096", 512 * MIB, 4096, |d| made("mkfs.xfs", &["-q"], d)),
-        ("btrfs with its mirror", 256 * MIB, 512, |d| made("mkfs.btrfs", &["-q"], d)),
-        ("vfat", 32 * MIB, 512, |d| made("mkfs.vfat", &[], d)),
-        ("ntfs", 32 * MIB, 512, |d| made("mkntfs", &["-q", "-F", "-Q"], d)),
-        ("swap", 16 * MIB, 512, |d| made("mkswap", &["-q"], d)),
-        ("swap of 4096", 16 * MIB, 4096, |d| made("mkswap", &["-q"], d)),
-        ("an LVM volume", 32 * MIB, 512, |d| {
-            made("lvm", &["pvcreate", "-qq", "-y", "--config", "devices/dir=\"/dev\"", "--metadatacopies", "2"], d);
-        }),
-        ("GPT", 16 * MIB, 512, |d| made("sgdisk", &["-n1:2048:+4M", "-n2:0:0"], d)),
-        ("GPT of 4096", 16 * MIB, 4096, |d| made("sgdisk", &["-n1:256:+4M", "-n2:0:0"], d)),
-        ("hybrid MBR", 16 * MIB, 512, |d| made("sgdisk", &["-n1:2048:+4M", "-n2:0:0", "-h", "1"], d)),
-        ("only the backup of a GPT", 16 * MIB, 512, |d| {
-            made("sgdisk", &["-n1:2048:0"], d);
-            put(d, 0, &[0; 34 * 512]);
-        }),
-        ("BIOS boot code alone", 16 * MIB, 512, |d| put(d, 510, &[0x55, 0xaa])),
-        ("logical partitions that go in circles", 16 * MIB, 512, looping_records),
-        ("ZFS' four labels", 64 * MIB, 512, |d| {
-            for label in [0, 256 << 10, 64 * MIB - (512 << 10), 64 * MIB - (256 << 10)] {
-                for slot in 0..8 {
-                    put(d, label + (128 << 10) + slot * 1024, &0x00ba_b10c_u64.to_le_bytes());
-                }
+const LEFT_OVERS: &[LeftOver] = &[
+    ("ext4", 32 * MIB, 512, |d| made("mke2fs", &["-q", "-t", "ext4"], d)),
+    ("xfs", 512 * MIB, 512, |d| made("mkfs.xfs", &["-q"], d)),
+    ("xfs of 4096", 512 * MIB, 4096, |d| made("mkfs.xfs", &["-q"], d)),
+    ("btrfs with its mirror", 256 * MIB, 512, |d| made("mkfs.btrfs", &["-q"], d)),
+    ("vfat", 32 * MIB, 512, |d| made("mkfs.vfat", &[], d)),
+    ("ntfs", 32 * MIB, 512, |d| made("mkntfs", &["-q", "-F", "-Q"], d)),
+    ("swap", 16 * MIB, 512, |d| made("mkswap", &["-q"], d)),
+    ("swap of 4096", 16 * MIB, 4096, |d| made("mkswap", &["-q"], d)),
+    ("an LVM volume", 32 * MIB, 512, |d| {
+        made("lvm", &["pvcreate", "-qq", "-y", "--config", "devices/dir=\"/dev\"", "--metadatacopies", "2"], d);
+    }),
+    ("GPT", 16 * MIB, 512, |d| made("sgdisk", &["-n1:2048:+4M", "-n2:0:0"], d)),
+    ("GPT of 4096", 16 * MIB, 4096, |d| made("sgdisk", &["-n1:256:+4M", "-n2:0:0"], d)),
+    ("hybrid MBR", 16 * MIB, 512, |d| made("sgdisk", &["-n1:2048:+4M", "-n2:0:0", "-h", "1"], d)),
+    ("only the backup of a GPT", 16 * MIB, 512, |d| {
+        made("sgdisk", &["-n1:2048:0"], d);
+        put(d, 0, &[0; 34 * 512]);
+    }),
+    ("BIOS boot code alone", 16 * MIB, 512, |d| put(d, 510, &[0x55, 0xaa])),
+    ("logical partitions that go in circles", 16 * MIB, 512, looping_records),
+    ("ZFS' four labels", 64 * MIB, 512, |d| {
+        for label in [0, 256 << 10, 64 * MIB - (512 << 10), 64 * MIB - (256 << 10)] {
+            for slot in 0..8 {
+                put(d, label + (128 << 10) + slot * 1024, &0x00ba_b10c_u64.to_le_bytes());
             }
-        }),
-        ("LUKS2's second header", 32 * MIB, 512, |d| {
-            put(d, 0, b"LUKS\xba\xbe\x00\x02");
-            put(d, 16 << 10, b"SKUL\xba\xbe\x00\x02");
-            put(d, 4 * MIB, b"SKUL\xba\xbe\x00\x02");
-        }),
-        ("bcache", 32 * MIB, 512, |d| made("make-bcache", &["--wipe-bcache", "-B"], d)),
-        ("ISO 9660, hybrid", 32 * MIB, 512, iso),
-        ("Intel", 32 * MIB, 512, |d| put(d, 32 * MIB - 1024, b"Intel Raid ISM Cfg Sig. 1.1.00")),
-        ("Silicon, Highpoint, Promise", 32 * MIB, 512, |d| {
-            // Without a good checksum libblkid knows only some; all of it lies in the last MiB, or is found.
-            put(d, 32 * MIB - 63 * 512, b"Promise Technology, Inc.");
-            put(d, 9 * 512 + 32, &0x5a78_16f0_u32.to_le_bytes());
-        }),
-        ("ext4 under swap under xfs", 512 * MIB, 512, |d| {
-            made("mke2fs", &["-q", "-t", "ext4"], d);
-            let head = d.bytes(1024, 4096);
-            made("mkfs.xfs", &["-q", "-f"], d);
-            put(d, 1024, &head);
-            put(d, 4096 - 10, b"SWAPSPACE2");
-        }),
-    ]
-}
+        }
+    }),
+    ("LUKS2's second header", 32 * MIB, 512, |d| {
+        put(d, 0, b"LUKS\xba\xbe\x00\x02");
+        put(d, 16 << 10, b"SKUL\xba\xbe\x00\x02");
+        put(d, 4 * MIB, b"SKUL\xba\xbe\x00\x02");
+    }),
+    ("bcache", 32 * MIB, 512, |d| made("make-bcache", &["--wipe-bcache", "-B"], d)),
+    ("ISO 9660, hybrid", 32 * MIB, 512, iso),
+    ("Intel", 32 * MIB, 512, |d| put(d, 32 * MIB - 1024, b"Intel Raid ISM Cfg Sig. 1.1.00")),
+    ("Highpoint and Promise", 32 * MIB, 512, |d| {
+        put(d, 32 * MIB - 63 * 512, b"Promise Technology, Inc.");
+        put(d, 9 * 512 + 32, &0x5a78_16f0_u32.to_le_bytes());
+    }),
+    ("ext4 under swap under xfs", 512 * MIB, 512, |d| {
+        made("mke2fs", &["-q", "-t", "ext4"], d);
+        let head = d.bytes(1024, 4096);
+        made("mkfs.xfs", &["-q", "-f"], d);
+        put(d, 1024, &head);
+        put(d, 4096 - 10, b"SWAPSPACE2");
+    }),
+];
 
 /// An extended partition whose second record leads back to the first.
 fn looping_records(disk: &LoopDisk) {
@@ -163,7 +160,7 @@ fn iso(disk: &LoopDisk) {
 
 #[test]
 fn every_kind_of_left_over_is_cleared() {
-    for (name, size, sector, make) in left_overs() {
+    for &(name, size, sector, make) in LEFT_OVERS {
         let disk = LoopDisk::new(size, sector);
         make(&disk);
         assert_ne!(found(&disk), "", "{name}: the judges see nothing of it");
@@ -181,9 +178,10 @@ fn the_same_table_shows_nothing_again() {
     made("sgdisk", &TABLE, &disk);
     let part = |start: u64, length: u64, program: &str, args: &[&str]| {
         let range = ["--offset", &start.to_string(), "--sizelimit", &length.to_string()].map(str::to_owned);
-        let args_of: Vec<&str> = range.iter().map(String::as_str).chain(["-f", "--show", &disk.device]).collect();
+        let args_of: Vec<&str> =
+            range.iter().map(String::as_str).chain(["-f", "--show", disk.device.as_str()]).collect();
         let window = tool("losetup", &args_of);
-        tool(program, &[args, &[window.trim()]].concat());
+        tool(program, &[args, &[window.trim()][..]].concat());
         tool("losetup", &["-d", window.trim()]);
     };
     part(MIB, 32 * MIB, "mkfs.vfat", &[]);

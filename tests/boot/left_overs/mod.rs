@@ -2,10 +2,10 @@
 
 use speediso_lab::Bus;
 
-pub struct Kind {
-    pub mib: u64,
-    pub bus: Bus,
-    pub sector: u32,
+pub(crate) struct Kind {
+    pub(crate) mib: u64,
+    pub(crate) bus: Bus,
+    pub(crate) sector: u32,
 }
 
 const NVME: Kind = Kind { mib: 64, bus: Bus::Nvme, sector: 512 };
@@ -15,21 +15,21 @@ const SCSI: Kind = Kind { mib: 64, bus: Bus::Scsi, sector: 512 };
 const VIRTIO: Kind = Kind { mib: 64, bus: Bus::Virtio, sector: 512 };
 const LARGE: Kind = Kind { mib: 160, bus: Bus::Scsi, sector: 512 };
 
-pub struct Case {
-    pub name: &'static str,
-    pub disks: &'static [Kind],
-    pub make: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) disks: &'static [Kind],
+    pub(crate) make: &'static str,
     /// Fails unless it stands.
-    pub stands: &'static str,
-    pub unmount: bool,
+    pub(crate) stands: &'static str,
+    pub(crate) unmount: bool,
 }
 
 impl Case {
-    pub fn serials(&self) -> Vec<String> {
+    pub(crate) fn serials(&self) -> Vec<String> {
         (b'A'..).take(self.disks.len()).map(|letter| format!("{}{}", self.name, char::from(letter))).collect()
     }
 
-    pub fn script(&self) -> String {
+    pub(crate) fn script(&self) -> String {
         let disks = self.serials().into_iter().zip('a'..);
         let names: String = disks.map(|(serial, letter)| format!("{letter}=$(d {serial})\n")).collect();
         format!("{names}{}\n{}", self.make, self.stands)
@@ -45,7 +45,7 @@ const fn mounted(name: &'static str, disks: &'static [Kind], make: &'static str,
 }
 
 /// AHCI has six ports, and these come first.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     vec![
         mounted(
             "LUKS",
