@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use speediso_lab::{Log, Programs, repository, tool};
 
 pub use disk::TestDisk;
-pub use orders::{Orders, results};
+pub use orders::Orders;
 pub use ramdisk::{Ramdisk, boot_words};
 pub use ssh::LiveSsh;
 

@@ -28,13 +28,6 @@ impl Orders<'_> {
         self.ssh.run(&self.command(std::slice::from_ref(task), "--dry-run"), limit)
     }
 
-    /// Begins a task and does not wait: what it says lands in this file.
-    pub fn begin(&self, task: &Value, file: &str, limit: Duration) -> Result<()> {
-        let command = self.command(std::slice::from_ref(task), "--json");
-        let quoted = command.replace('\'', r"'\''");
-        self.ssh.run(&format!("(setsid sh -c '{quoted}' >{file} 2>&1 </dev/null &)"), limit).map(|_| ())
-    }
-
     fn command(&self, tasks: &[Value], how: &str) -> String {
         let file = json!({
             "version": 1,
@@ -53,7 +46,7 @@ impl Orders<'_> {
 }
 
 /// The results among what was said.
-pub fn results(said: &str) -> Result<Vec<TaskResult>> {
+fn results(said: &str) -> Result<Vec<TaskResult>> {
     let read = |line: &str| serde_json::from_str(line).with_context(|| format!("no result: {line}"));
     let results: Vec<TaskResult> =
         said.lines().filter(|line| line.starts_with('{')).map(read).collect::<Result<_>>()?;

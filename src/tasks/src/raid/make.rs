@@ -231,7 +231,7 @@ fn see(
 ) -> Result<KnownArray, Failed> {
     let found = look(device, ctx)?;
     let numbers: Vec<String> = nodes.iter().map(|node| node.number().to_owned()).collect();
-    let mut differences = wish.differs_from(&found, &numbers);
+    let mut differences = wish.differs_from(&found, Some(&numbers));
     let mut spares = 0;
     for (node, i) in nodes.iter().zip(&wish.order) {
         let name = describe(lent[*i].disk());

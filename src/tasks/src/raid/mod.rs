@@ -76,7 +76,7 @@ pub(crate) fn execute(task: &RaidTask, expected: &PlanDigest, ctx: &TaskCtx) -> 
         if let Ok(arrays) = arrays {
             output.extend(group.wishes.iter().zip(arrays).map(|(wish, known)| {
                 let synced = synced.as_ref().ok().and_then(|all| all.iter().find(|s| s.name == known.name));
-                told(wish, known, synced)
+                told(wish, known, synced, ctx)
             }));
         }
     }
@@ -156,7 +156,7 @@ fn verified(group: &Group<'_>, facts: Value) -> Ended {
     }
 }
 
-fn told(wish: &wish::Wish<'_>, known: &KnownArray, synced: Option<&Synced>) -> Value {
+fn told(wish: &wish::Wish<'_>, known: &KnownArray, synced: Option<&Synced>, ctx: &TaskCtx) -> Value {
     let sync = match (synced, wish.array.initial_sync) {
         (Some(synced), _) => json!({"state": "done", "seconds": synced.seconds, "mib_per_s": synced.mib_per_s}),
         (None, InitialSync::Watch) => json!({"state": "done"}),
@@ -171,7 +171,8 @@ fn told(wish: &wish::Wish<'_>, known: &KnownArray, synced: Option<&Synced>) -> V
         "uuid": known.uuid,
         "device": format!("/dev/{}", known.device),
         "level": wish.array.level.number().to_string(),
-        "size": wish.slot.capacity,
+        // By the kernel: stripes may offer a little more than was worked out.
+        "size": sync::look(&known.device, ctx).ok().map(|array| array.size),
         "metadata": wish.array.metadata.version(),
         "partition": wish.slot.partition,
         "sync": sync,

@@ -187,7 +187,9 @@ fn way(
         }
     }
     for (disk, found) in group.disks.iter().zip(signatures) {
-        causes.extend(found.iter().map(|what| format!("{} holds {what}", describe(disk))));
+        if !found.is_empty() {
+            causes.push(format!("{} holds {}", describe(disk), found.join("; ")));
+        }
     }
     if task.replace {
         return Ok(Way::Make);
@@ -241,7 +243,8 @@ fn keep(group: &Group<'_>, running: &[&KnownArray], ctx: &TaskCtx) -> Result<Way
                 Err(error) => of_this.push(format!("on {}: {error}", describe(disk))),
             }
         }
-        of_this.extend(wish.differs_from(&found, &numbers));
+        let is_complete = numbers.len() == wish.order.len();
+        of_this.extend(wish.differs_from(&found, is_complete.then_some(numbers.as_slice())));
         of_this.sort();
         of_this.dedup();
         differences.extend(of_this.into_iter().map(|what| format!("{:?} (/dev/{}): {what}", known.name, known.device)));

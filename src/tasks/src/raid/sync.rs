@@ -88,7 +88,6 @@ pub(super) fn watch(arrays: &[Watched], ctx: &TaskCtx) -> Result<Vec<Synced>, (O
             if is_whole(&found) {
                 let seconds = begun.elapsed().as_secs_f64();
                 let mib_per_s = mib_per_second(array.component, begun.elapsed());
-                ctx.reporter.notice(&format!("array {:?}: its members agree after {seconds:.0} s", array.name));
                 done.push(Synced { name: array.name.clone(), seconds: (seconds * 10.0).round() / 10.0, mib_per_s });
                 sum += array.component;
             } else if let Some((current, _)) = found.synced {

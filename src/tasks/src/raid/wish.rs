@@ -57,8 +57,9 @@ impl Wish<'_> {
         text
     }
 
-    /// In what the kernel's array is another one; `numbers` are those of the devices that shall be its members.
-    pub(super) fn differs_from(&self, found: &MdArray, numbers: &[String]) -> Vec<String> {
+    /// In what the kernel's array is another one; `numbers` are those of the devices that shall be its members, where all of
+    /// them are known.
+    pub(super) fn differs_from(&self, found: &MdArray, numbers: Option<&[String]>) -> Vec<String> {
         let mut differences = Differences::default();
         differences.compare("level", &self.kernel_level(), &found.level);
         differences.compare("number of members", &self.active(), &found.raid_disks);
@@ -74,11 +75,13 @@ impl Wish<'_> {
             // Stripes take what there is behind each superblock, which may be a little more.
             differences.compare("size", &self.slot.capacity, &found.size);
         }
-        let mut wanted = numbers.to_vec();
-        let mut present: Vec<String> = found.members.iter().map(|m| m.number.clone()).collect();
-        wanted.sort();
-        present.sort();
-        differences.compare("members (device numbers)", &wanted.join(", "), &present.join(", "));
+        if let Some(numbers) = numbers {
+            let mut wanted = numbers.to_vec();
+            let mut present: Vec<String> = found.members.iter().map(|m| m.number.clone()).collect();
+            wanted.sort();
+            present.sort();
+            differences.compare("members (device numbers)", &wanted.join(", "), &present.join(", "));
+        }
         for member in found.members.iter().filter(|m| m.is("faulty")) {
             differences.0.push(format!("its member {} has failed", member.device));
         }
@@ -94,7 +97,7 @@ impl Wish<'_> {
         differences.compare("metadata", &self.array.metadata.version(), &found.metadata.as_str());
         differences.compare("internal bitmap", &self.array.has_bitmap(), &found.has_bitmap);
         if let Some(chunk) = self.array.chunk_size() {
-            differences.compare("chunk", &chunk, &found.chunk.unwrap_or(0));
+            differences.compare("chunk", &Bytes(chunk), &Bytes(found.chunk.unwrap_or(0)));
         }
         differences.compare("offset of the data", &self.slot.data_offset, &found.data_offset);
         if self.array.level.is_redundant() {
@@ -118,5 +121,95 @@ impl Differences {
         if wanted != found {
             self.0.push(format!("{what} is {found}, not {wanted}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use speediso_model::disk_set::DiskSet;
+    use speediso_model::raid::{InitialSync, RaidMetadata, RaidSize};
+    use speediso_sys::md::MdMember;
+
+    fn mirror() -> RaidArray {
+        RaidArray {
+            name: "root".into(),
+            level: RaidLevel::Mirror,
+            members: DiskSet::Each(Vec::new()),
+            spares: 0,
+            chunk: None,
+            metadata: RaidMetadata::NearStart,
+            bitmap: None,
+            size: RaidSize::Rest,
+            uuid: None,
+            kind: None,
+            initial_sync: InitialSync::Deferred,
+        }
+    }
+
+    fn wish(array: &RaidArray) -> Wish<'_> {
+        let slot = Slot {
+            partition: Some(1),
+            start: 1 << 20,
+            length: 100 << 20,
+            data_offset: 1 << 20,
+            component: 99 << 20,
+            capacity: 99 << 20,
+        };
+        Wish { array, slot, order: vec![0, 1] }
+    }
+
+    fn in_kernel() -> MdArray {
+        let member = |device: &str, number: &str, slot| MdMember {
+            device: device.into(),
+            number: number.into(),
+            state: "in_sync".into(),
+            slot: Some(slot),
+        };
+        MdArray {
+            level: "raid1".into(),
+            raid_disks: 2,
+            metadata: "1.2".into(),
+            component: 99 << 20,
+            size: 99 << 20,
+            has_bitmap: true,
+            members: vec![member("vda1", "254:1", 0), member("vdb1", "254:17", 1)],
+            ..MdArray::default()
+        }
+    }
+
+    #[test]
+    fn every_field_that_differs_is_named() {
+        let array = mirror();
+        let wish = wish(&array);
+        let numbers = ["254:17".to_owned(), "254:1".to_owned()];
+        assert_eq!(wish.differs_from(&in_kernel(), Some(&numbers)), Vec::<String>::new());
+        let spoil: [(fn(&mut MdArray), &str); 8] = [
+            (|a| a.level = "raid10".into(), "level is raid10, not raid1"),
+            (|a| a.raid_disks = 3, "number of members is 3, not 2"),
+            (|a| a.metadata = "1.0".into(), "metadata is 1.0, not 1.2"),
+            (|a| a.has_bitmap = false, "internal bitmap is false, not true"),
+            (|a| a.component -= 512, "size of a member"),
+            (|a| a.size -= 512, "size is"),
+            (|a| a.members[1].number = "8:1".into(), "members (device numbers) is 254:1, 8:1, not 254:1, 254:17"),
+            (|a| a.members[0].state = "faulty".into(), "its member vda1 has failed"),
+        ];
+        for (spoil, said) in spoil {
+            let mut found = in_kernel();
+            spoil(&mut found);
+            let differences = wish.differs_from(&found, Some(&numbers));
+            assert!(differences.len() == 1 && differences[0].contains(said), "{said}: {differences:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wished_is_said_in_words() {
+        let mut array = mirror();
+        assert_eq!(wish(&array).in_words(), r#"RAID-1 "root" of 2 disks, 99.0 MiB, metadata 1.2, internal bitmap"#);
+        array = RaidArray { level: RaidLevel::Stripes, metadata: RaidMetadata::AtEnd, ..array };
+        assert_eq!(
+            wish(&array).in_words(),
+            r#"RAID-0 "root" of 2 disks, 99.0 MiB, metadata 1.0, chunks of 512.0 KiB, no bitmap"#
+        );
     }
 }
