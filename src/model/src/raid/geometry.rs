@@ -62,7 +62,11 @@ fn place(array: &RaidArray, members: usize, partition: Option<u32>, start: u64, 
                 RaidLevel::Mirror => size,
                 RaidLevel::Parity => size.div_ceil(active - 1),
                 RaidLevel::DoubleParity => size.div_ceil(active - 2),
-                RaidLevel::StripedMirrors => size.div_ceil(active).checked_mul(2).ok_or_else(too_small)?,
+                // Counted in chunks, of which an odd number of members may leave half a one unused.
+                RaidLevel::StripedMirrors => {
+                    let chunk = array.chunk_size().unwrap_or(MIB);
+                    (size.div_ceil(chunk) * 2).div_ceil(active).checked_mul(chunk).ok_or_else(too_small)?
+                }
             };
             let component = each.checked_next_multiple_of(unit).ok_or_else(too_small)?;
             let used = component.checked_add(overhead(array.metadata, component)).ok_or_else(too_small)?;

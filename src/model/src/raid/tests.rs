@@ -99,6 +99,14 @@ fn the_figures_are_those_of_the_levels() {
 }
 
 #[test]
+fn half_a_chunk_less_is_less() {
+    let wanted = 337_656_152_065;
+    let array =
+        RaidArray { chunk: Some(Bytes(2 * MIB)), ..array(RaidLevel::StripedMirrors, RaidSize::Bytes(Bytes(wanted))) };
+    assert!(lay_out(&[&array], 5, 1 << 40, false).expect("fits")[0].capacity >= wanted);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let huge = array(RaidLevel::StripedMirrors, RaidSize::Bytes(Bytes(u64::MAX)));
     assert!(lay_out(&[&huge], 2, 1 << 40, false).expect_err("huge").contains("does not fit"));
