@@ -214,7 +214,8 @@ pub fn identify(device: &dyn Passthrough) -> Result<Identity, CommandError> {
 
 const LBA_MODE: u8 = 0x40;
 
-/// Bytes that could be addressed if no host protected area or lowered maximum hid some.
+/// Bytes that could be addressed if no host protected area or lowered maximum hid some; none where the disk does not
+/// tell, because it has no such feature, is locked, or is sanitizing itself.
 fn native(device: &dyn Passthrough, identity: &Identity) -> Result<Option<u64>, CommandError> {
     let (name, command, feature) = if identity.has_accessible_max() {
         ("ATA GET NATIVE MAX ADDRESS EXT", ACCESSIBLE_MAX_ADDRESS, GET_NATIVE_MAX)
@@ -224,7 +225,10 @@ fn native(device: &dyn Passthrough, identity: &Identity) -> Result<Option<u64>, 
         return Ok(None);
     };
     let fields = Fields { feature, device: LBA_MODE, extended: true, ..Fields::default() };
-    let registers = send(device, name, command, fields, Data::None, SOON)?;
+    let registers = match send(device, name, command, fields, Data::None, SOON) {
+        Err(e) if e.declining() == Some(Declining::Unsupported) => return Ok(None),
+        answer => answer?,
+    };
     Ok((registers.lba > 0).then(|| (registers.lba + 1).saturating_mul(identity.sector())))
 }
 

@@ -46,10 +46,15 @@ pub(super) fn of(disk: &Disk, abilities: &Abilities, method: WipeMethod, hidden:
             }
         }
         Abilities::Ata(ata) => {
-            for (kind, name, size) in [
-                (AreaKind::Hpa, "host protected area", ata.hidden_by_hpa()),
-                (AreaKind::Dco, "device configuration overlay", ata.hidden_by_dco()),
+            for (kind, name, told, size) in [
+                (AreaKind::Hpa, "host protected area", ata.native, ata.hidden_by_hpa()),
+                (AreaKind::Dco, "device configuration overlay", ata.factory, ata.hidden_by_dco()),
             ] {
+                if told.is_none() {
+                    // Firmware freezes the question on many machines.
+                    let how = "the disk does not tell whether it has one";
+                    areas.push(area(kind, name.into(), Bytes(0), false, how));
+                }
                 if size > Bytes(0) {
                     let how = if hidden {
                         "opened for good, then erased by the device; not read back"

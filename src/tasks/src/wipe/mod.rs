@@ -307,8 +307,8 @@ fn wipe(
 ) -> Result<Ended, Fault> {
     ctx.cancel.check()?;
     let name = device.name();
-    let abilities = probe::abilities(device.disk(), device);
-    let method = method(task, device.disk(), &abilities)?;
+    let mut abilities = probe::abilities(device.disk(), device);
+    let mut method = method(task, device.disk(), &abilities)?;
     let begun = Begun { at: jiff::Timestamp::now(), clock: Instant::now(), health: probe::health(&abilities, device) };
 
     let mut steps = Vec::new();
@@ -326,6 +326,11 @@ fn wipe(
         steps.push(text);
         done.begun |= adopted;
         erase::watch(device, &abilities, ctx, log)?;
+        if !adopted {
+            // It answers more than while it was busy.
+            abilities = probe::abilities(device.disk(), device);
+            method = self::method(task, device.disk(), &abilities)?;
+        }
     }
     if let Abilities::Ata(ata) = &abilities
         && task.covers_hidden_areas()

@@ -326,10 +326,14 @@ fn detached_namespaces_are_erased_too_or_refuse() {
     let alone = report(&bench.wipe(&by(WipeMethod::NvmeFormatUserData), &device));
     assert!(!erased(&device) && alone.not_covered.iter().any(|t| t.starts_with("namespace 2")), "{alone:?}");
 
-    // Attached it is somebody's disk.
+    // Attached it is somebody's disk: what takes all is refused, and what takes one namespace leaves the other alone.
     let device = two(true);
-    let text = fault(&bench.wipe(&purge(), &device), Outcome::FailedUnchanged);
+    let text = fault(&bench.wipe(&by(WipeMethod::NvmeSanitizeBlock), &device), Outcome::FailedUnchanged);
     assert!(text.contains("another disk") && device.changes().is_empty() && device.holds_data(), "{text}");
+    let one = report(&bench.wipe(&purge(), &device));
+    assert_eq!((one.method, device.changes()), (WipeMethod::NvmeFormatCrypto, vec!["format"]));
+    let untouched = |device: &Simulated| matches!(&device.state().kind, Kind::Nvme(n) if !n.namespaces[&2].erased);
+    assert!(untouched(&device), "the other namespace was not named");
 }
 
 #[test]
