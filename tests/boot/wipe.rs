@@ -15,7 +15,6 @@ use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::wipe::{WipeLevel, WipeMethod, WipeReport};
 use speediso_tests::{BOOT, LiveSsh, Ramdisk, SOON, TestDisk, WORK, programs};
 
-const PORT: u16 = 8081;
 const MACHINE: &str = "WIPED";
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 48 * MIB;
@@ -169,8 +168,9 @@ fn wiped_disks_hold_nothing_and_what_cannot_be_purged_is_refused() {
     assert!(formatted.verification.canaries.is_some_and(|c| c.planted > 100 && c.found_after == 0));
     assert!(formatted.health_after.is_some_and(|h| h.passed == Some(true)));
     // As it was found: nobody has got a new disk.
-    let disks = door.ssh.run("ls /sys/block", SOON).unwrap();
-    assert_eq!(disks.split_whitespace().filter(|name| name.starts_with("nvme")).count(), 1, "{disks}");
+    // Its path beside the disk is the kernel's multipath.
+    let disks = door.ssh.run("ls -d /sys/block/nvme*n2 /sys/block/nvme0n1; true", SOON).unwrap();
+    assert_eq!(disks, "/sys/block/nvme0n1");
 
     // Another sector size, which the kernel sees too; asked again there is nothing to do.
     let four_k = json!({"task": "nvme_format", "device": {"serial": "NVME"}, "sector_size": 4096});
@@ -178,7 +178,7 @@ fn wiped_disks_hold_nothing_and_what_cannot_be_purged_is_refused() {
         let result = door.run(case, &four_k);
         assert_eq!((result.outcome, result.changed), (Outcome::Verified, Some(changed)), "{:?}", result.fault);
     }
-    let sectors = door.ssh.run("cat /sys/block/nvme*/queue/logical_block_size", SOON).unwrap();
+    let sectors = door.ssh.run("cat /sys/block/nvme0n1/queue/logical_block_size", SOON).unwrap();
     assert_eq!(sectors, "4096");
 
     // The rest by overwriting, three at once; one is pulled out in the middle.

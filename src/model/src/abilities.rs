@@ -49,7 +49,6 @@ pub struct OtherNamespace {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[allow(clippy::struct_excessive_bools, reason = "one bit of the device's answer each")]
 pub struct AtaAbilities {
     pub sanitize_crypto: bool,
     pub sanitize_block: bool,

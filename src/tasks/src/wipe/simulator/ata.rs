@@ -5,7 +5,6 @@ use speediso_sys::passthrough::{Data, ScsiAnswer, Sense};
 use super::{Core, Ended, Leaves, Quirk, give, inquiry};
 
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "a state machine's bits")]
 pub(in super::super) struct Ata {
     /// Bits 13 to 15 of word 59: crypto scramble, overwrite, block erase.
     pub(in super::super) sanitizes: u16,
