@@ -80,18 +80,19 @@ fn send(
     const FROM_DEVICE: u8 = 0x08;
     /// The count field tells how many blocks of 512 bytes go along.
     const BLOCKS_IN_COUNT: u8 = 0x06;
+    // With the registers in the sense data, whether it went well or not; but for data from the device: behind AHCI its
+    // status still has the bit that data are waiting, which libata, asked for the registers, takes for a failure.
     let (protocol, transfer) = match &data {
-        Data::None => (NO_DATA, 0),
+        Data::None => (NO_DATA, CHECK_CONDITION),
         Data::In(_) => (PIO_IN, FROM_DEVICE | BLOCKS_IN_COUNT),
-        Data::Out(_) => (PIO_OUT, BLOCKS_IN_COUNT),
+        Data::Out(_) => (PIO_OUT, CHECK_CONDITION | BLOCKS_IN_COUNT),
     };
     let [l0, l1, l2, l3, l4, l5, ..] = fields.lba.to_le_bytes();
     let ([f1, f0], [c1, c0]) = (fields.feature.to_be_bytes(), fields.count.to_be_bytes());
     let cdb = [
         scsi::ATA_PASS_THROUGH_16,
         protocol << 1 | u8::from(fields.extended),
-        // With the registers in the sense data, whether it went well or not.
-        CHECK_CONDITION | transfer,
+        transfer,
         f1,
         f0,
         c1,
