@@ -49,7 +49,7 @@ impl Service {
     /// When the store fails.
     pub async fn orders(&self, node: Option<NodeId>) -> Result<Vec<Order>> {
         let mut tx = self.store.read().await?;
-        Ok(tx.orders(node, LIMIT).await?.into_iter().map(|r| r.order).collect())
+        Ok(tx.orders(node, LIMIT).await?.into_iter().map(|r| without_secrets(r.order)).collect())
     }
 
     /// # Errors
@@ -61,7 +61,7 @@ impl Service {
         let event_cursor = tx.event_cursor().await?;
         let mut progress = tx.progress(order.node).await?;
         progress.retain(|p| order.tasks.iter().any(|t| t.state.run() == Some(p.run)));
-        Ok(OrderView { order, node_name, progress, event_cursor })
+        Ok(OrderView { order: without_secrets(order), node_name, progress, event_cursor })
     }
 
     /// Waits, when there is none and the query says so.
@@ -129,6 +129,12 @@ impl Service {
 
 fn timestamp(at: Millis) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+}
+
+/// What only the machine needs to know, nobody reads here.
+fn without_secrets(mut order: Order) -> Order {
+    order.tasks.iter_mut().for_each(|task| task.task = task.task.redacted());
+    order
 }
 
 async fn view(tx: &mut dyn Transaction, node: Node) -> Result<NodeView> {

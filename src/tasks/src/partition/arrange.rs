@@ -61,7 +61,7 @@ fn lcm(a: u64, b: u64) -> u64 {
     while y > 0 {
         (x, y) = (y, x % y);
     }
-    if x == 0 { 0 } else { (a / x).saturating_mul(b) }
+    a.checked_div(x).map_or(0, |times| times.saturating_mul(b))
 }
 
 /// One place for each of the sizes, in their order. Each goes into the first gap that has room for it; what takes the

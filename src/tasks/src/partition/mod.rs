@@ -280,9 +280,13 @@ fn ended(n: usize, work: &Work, done: &Done, ctx: &TaskCtx) -> Ended {
                     Err(changed) => fault.because(changed.to_string()),
                 };
             }
+            let outcome = match fault.code {
+                FaultCode::DiskHung => Outcome::Unknown,
+                _ => Outcome::FailedChanged,
+            };
             let has = if work.wish.kept.is_empty() { "no partition table" } else { "the old partition table" };
             let fault = fault.because(format!("{} has {has}, or the new one whole", work.disk.name()));
-            Ended::failed(Outcome::FailedChanged, format!("{table}, not finished"), fault)
+            Ended::failed(outcome, format!("{table}, not finished"), fault)
         }
     }
 }

@@ -82,15 +82,13 @@ impl Tools {
     ) -> Result<Toolbox<'a>, Fault> {
         self.check(programs)?;
         let mut toolbox = Toolbox { tools: self, archive: None, ctx };
-        if programs.iter().all(|program| self.in_path(program).is_some()) {
-            return Ok(toolbox);
-        }
+        let Some(absent) = programs.iter().find(|program| self.in_path(program).is_none()) else { return Ok(toolbox) };
         let mut unpacked = self.0.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = match &*unpacked {
             Some(archive) => archive.clone(),
             None => {
                 let (Some(facts), Some(from)) = (&self.0.archive, &self.0.from) else {
-                    return Err(self.missing(programs.first().copied().unwrap_or_default()));
+                    return Err(self.missing(absent));
                 };
                 let archive = Archive::get(facts, from, &self.0.directory, ctx)?;
                 *unpacked = Some(archive.clone());

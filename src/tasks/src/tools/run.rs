@@ -78,7 +78,9 @@ fn wait(program: &str, child: &mut Child, cancel: &Cancel) -> Result<ExitStatus,
         }
         match &stopped {
             Some((at, fault)) if at.elapsed() > GRACE => {
-                return Err(fault.clone().because(format!("{program} cannot be ended: it waits for a disk")));
+                // What it may still do when the disk answers, nobody can say.
+                let hung = Fault::new(FaultCode::DiskHung, format!("{program} waits for a disk and cannot be ended"));
+                return Err(hung.because(fault.to_string()));
             }
             Some(_) => {}
             None => {
