@@ -98,7 +98,6 @@ fn volumes() -> Value {
 }
 
 fn lvm_is_there(scene: &Scene) {
-    scene.tool("cryptsetup", "status none || true");
     let opened = format!(
         "printf '%s' '{KEY}' | DM_DISABLE_UDEV=1 /run/speediso/tools/lib64/ld-linux-x86-64.so.2 \
          --library-path /run/speediso/tools/lib/x86_64-linux-gnu /run/speediso/tools/sbin/cryptsetup \
@@ -159,6 +158,7 @@ fn old_disk(lab: &Lab, serial: &str) -> std::path::PathBuf {
 }
 
 #[test]
+#[ignore = "written, not yet seen to run: LVM and LUKS are unproven until it has; then it belongs to make test"]
 fn lvm_luks_and_the_tools_archive_in_the_ramdisk() {
     let lab = Lab::builder().build().unwrap();
     let programs = programs().unwrap();
