@@ -547,6 +547,12 @@ pub fn capabilities() -> Vec<Capability> {
         capability("wipe", true, OnInterrupt::Safe, schema::<t::WipeTask>()),
         capability("teardown", true, OnInterrupt::Reconcile, schema::<t::TeardownTask>()),
         capability("nvme_format", true, OnInterrupt::Safe, schema::<t::NvmeFormatTask>()),
+        capability(
+            "hardware_raid",
+            true,
+            OnInterrupt::Reconcile,
+            schema::<speediso_model::hardware_raid::HardwareRaidTask>(),
+        ),
         capability("partition", true, OnInterrupt::Reconcile, schema::<t::PartitionTask>()),
         capability("raid", true, OnInterrupt::Reconcile, schema::<t::RaidTask>()),
         capability("write_image", true, OnInterrupt::Safe, schema::<t::WriteImageTask>()),

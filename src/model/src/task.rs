@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::CaptureTask;
 use crate::fault::{Fault, FaultCode};
+use crate::hardware_raid::HardwareRaidTask;
 use crate::hints::RootDeviceHints;
 use crate::image::{Compression, ImageFormat, ImageSource};
 pub use crate::layout::{
@@ -32,6 +33,8 @@ pub enum Task {
     Teardown(TeardownTask),
     /// Give an NVMe disk another sector size; everything on it is lost.
     NvmeFormat(NvmeFormatTask),
+    /// Make the volumes of a hardware RAID controller.
+    HardwareRaid(HardwareRaidTask),
     /// Partition disks, with file systems, LVM and encryption.
     Partition(PartitionTask),
     /// Make arrays of disks.
@@ -151,6 +154,7 @@ impl Task {
             Self::Wipe(_) => "wipe",
             Self::Teardown(_) => "teardown",
             Self::NvmeFormat(_) => "nvme_format",
+            Self::HardwareRaid(_) => "hardware_raid",
             Self::Partition(_) => "partition",
             Self::Raid(_) => "raid",
             Self::WriteImage(_) => "write_image",
@@ -179,6 +183,7 @@ impl Task {
             | Self::Wipe(_)
             | Self::NvmeFormat(_)
             | Self::Teardown(_)
+            | Self::HardwareRaid(_)
             | Self::Raid(_)
             | Self::BootEntry(_)
             | Self::Power(_) => {}
@@ -194,6 +199,7 @@ impl Task {
             | Self::NvmeFormat(_)
             | Self::Teardown(_)
             | Self::Partition(_)
+            | Self::HardwareRaid(_)
             | Self::Raid(_)
             | Self::WriteImage(_)
             | Self::ConfigDrive(_) => true,
@@ -214,9 +220,12 @@ impl Task {
                 OnInterrupt::Safe
             }
             // Their plan is made anew from what is there then.
-            Self::Teardown(_) | Self::Partition(_) | Self::Raid(_) | Self::ConfigDrive(_) | Self::BootEntry(_) => {
-                OnInterrupt::Reconcile
-            }
+            Self::Teardown(_)
+            | Self::HardwareRaid(_)
+            | Self::Partition(_)
+            | Self::Raid(_)
+            | Self::ConfigDrive(_)
+            | Self::BootEntry(_) => OnInterrupt::Reconcile,
             Self::Power(_) => OnInterrupt::Never,
         }
     }
@@ -244,6 +253,7 @@ impl Task {
                 task.devices.hints().try_for_each(hinted)?;
                 task.check().or_else(invalid)
             }
+            Self::HardwareRaid(task) => task.check().or_else(invalid),
             Self::Partition(task) => {
                 task.devices().try_for_each(hinted)?;
                 task.check().or_else(invalid)

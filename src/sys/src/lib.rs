@@ -26,6 +26,7 @@ pub mod module;
 mod mount;
 pub mod nics;
 pub mod passthrough;
+pub mod pci;
 pub mod peek;
 pub mod power;
 pub mod process;

@@ -11,6 +11,7 @@ mod config_drive;
 pub mod ctx;
 mod fetch;
 mod gptedit;
+mod hardware_raid;
 mod inventory;
 mod nvme_format;
 mod partition;
@@ -31,6 +32,7 @@ use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::Task;
 
 pub use crate::ctx::TaskCtx;
+pub use crate::hardware_raid::raid_volume;
 pub use crate::inventory::collect as collect_inventory;
 pub use crate::power::perform as perform_power;
 
@@ -45,6 +47,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
         Task::Wipe(task) => wipe::plan(task, ctx),
         Task::Teardown(task) => teardown::plan(task, ctx),
         Task::NvmeFormat(task) => nvme_format::plan(task, ctx),
+        Task::HardwareRaid(task) => hardware_raid::plan(task, ctx),
         Task::Partition(task) => partition::plan(task, ctx),
         Task::Raid(task) => raid::plan(task, ctx),
         Task::WriteImage(task) => write_image::plan(task, ctx),
@@ -68,6 +71,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
         Task::Teardown(task) => teardown::execute(task, expected, ctx),
         Task::NvmeFormat(task) => nvme_format::execute(task, expected, ctx),
+        Task::HardwareRaid(task) => hardware_raid::execute(task, expected, ctx),
         Task::Partition(task) => partition::execute(task, expected, ctx),
         Task::Raid(task) => raid::execute(task, expected, ctx),
         Task::WriteImage(task) => write_image::execute(task, expected, ctx),
