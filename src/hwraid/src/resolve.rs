@@ -322,7 +322,7 @@ fn choose(
         VolumeSize::Bytes(wanted) => Some(wanted),
     };
     let wasted: u64 = drives.iter().map(|d| d.size.bytes - least).sum();
-    if wasted > least / 100 {
+    if size.is_none() && wasted > least / 100 {
         reasons.push(format!("{:?}: its drives are of different sizes; {} stay unused", spec.name, Bytes(wasted)));
     }
     Ok(NewVolume {
