@@ -22,7 +22,7 @@ impl Adaptor for ArcConf {
         let list = Command::new(["list", "nologs"]);
         let printed = tool.run(&list)?;
         let ids = controllers(&printed.stdout).map_err(|what| ToolError::not_understood(&list, what, &printed))?;
-        ids.into_iter().map(|id| look_at(tool, id)).collect()
+        ids.iter().map(|id| look_at(tool, id)).collect()
     }
 
     fn keeps_names(&self) -> bool {
@@ -77,9 +77,9 @@ impl Adaptor for ArcConf {
     }
 }
 
-fn look_at(tool: &dyn Tool, id: String) -> Result<View, ToolError> {
+fn look_at(tool: &dyn Tool, id: &str) -> Result<View, ToolError> {
     let ask = |what: &str| -> Result<_, ToolError> {
-        let command = Command::new(["getconfig"]).arg(&id).arg(what).arg("nologs");
+        let command = Command::new(["getconfig"]).arg(id).arg(what).arg("nologs");
         let printed = tool.run(&command)?;
         // Without its last line the listing may have been cut off.
         if !printed.stdout.contains("Command completed successfully.") {
@@ -89,7 +89,7 @@ fn look_at(tool: &dyn Tool, id: String) -> Result<View, ToolError> {
     };
     let (command, printed) = ask("AD")?;
     let controller =
-        controller(&id, &printed.stdout).map_err(|what| ToolError::not_understood(&command, what, &printed))?;
+        controller(id, &printed.stdout).map_err(|what| ToolError::not_understood(&command, what, &printed))?;
     let (command, printed) = ask("PD")?;
     let drives = drives(&printed.stdout).map_err(|what| ToolError::not_understood(&command, what, &printed))?;
     let (command, printed) = ask("LD")?;
@@ -109,10 +109,11 @@ fn controllers(text: &str) -> Result<Vec<String>, String> {
         match line {
             Line { key: "Controllers found", value: Some(n), .. } => found = n.parse::<usize>().ok(),
             Line { key, value: Some(_), .. } => {
-                if let Some(id) = key.strip_prefix("Controller ").map(|k| k.trim_end_matches([':', ' '])) {
-                    if !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()) {
-                        ids.push(id.to_owned());
-                    }
+                if let Some(id) = key.strip_prefix("Controller ").map(|k| k.trim_end_matches([':', ' ']))
+                    && !id.is_empty()
+                    && id.bytes().all(|b| b.is_ascii_digit())
+                {
+                    ids.push(id.to_owned());
                 }
             }
             _ => {}
