@@ -220,7 +220,7 @@ impl Stack {
     /// When it reaches a disk that is not named, the live system, a mount that must not go, or something that we
     /// cannot stop. Whatever is in the way is named.
     pub fn take_down(&self, named: &BTreeSet<String>, unmount: bool) -> Result<Vec<Step>, Fault> {
-        let order = self.from_the_top(&self.over(named))?;
+        let order = self.sorted_downwards(&self.over(named))?;
         self.refuse(&order, named, unmount)?;
         let step = |device: &Device, act| Step { act, device: device.clone(), disks: self.disks_under(&device.name) };
 
@@ -294,7 +294,7 @@ impl Stack {
     }
 
     /// Sorted such that whatever stands on a device comes before it.
-    fn from_the_top(&self, names: &BTreeSet<String>) -> Result<Vec<&Device>, Fault> {
+    fn sorted_downwards(&self, names: &BTreeSet<String>) -> Result<Vec<&Device>, Fault> {
         let mut left: BTreeMap<&str, &Device> =
             names.iter().filter_map(|name| self.devices.get_key_value(name)).map(|(k, v)| (k.as_str(), v)).collect();
         let mut order = Vec::new();

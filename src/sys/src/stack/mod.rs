@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_kernel() {
         assert_eq!(number("253:1"), Some(253 << 8 | 1));
-        assert_eq!(number("259:300"), Some(0x0010_032c), "minors beyond 255 are split");
+        assert_eq!(number("259:300"), Some(0x0011_032c), "minors beyond 255 are split");
         assert_eq!(number("btrfs"), None);
     }
 }
