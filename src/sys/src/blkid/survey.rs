@@ -180,7 +180,7 @@ impl Walk<'_> {
         let intel = [end(1024), end(2 * self.sector)].into_iter().flatten();
         found.extend(intel.filter(|at| is(*at, b"Intel Raid ISM Cfg Sig. ")).map(|at| ("isw_raid_member", at, 32)));
         // The second header of LUKS2 is at one of these, by the size of the first.
-        let second = (0..9).map(|n| 16 * KIB << n).filter(|at| is(*at, b"SKUL\xba\xbe"));
+        let second = (0..9).map(|n| (16 * KIB) << n).filter(|at| is(*at, b"SKUL\xba\xbe"));
         found.extend(second.map(|at| ("crypto_LUKS", at, 6)));
         // ZFS: four labels of 256 KiB, whose second half is a ring of uberblocks.
         let last = range.length & !(256 * KIB - 1);
