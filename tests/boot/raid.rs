@@ -274,7 +274,7 @@ fn install(bench: &Bench<'_>, image: &TinyImage) {
 fn comes_up(lab: &Lab, firmware: Firmware, disk: &TestDisk, bus: Bus) {
     let name = format!("{firmware:?}-{}", disk.serial).to_lowercase();
     let spec = MachineSpec::new(&name).firmware(firmware).start_with(Start::Disk).disk(disk.plugged().bus(bus));
-    let machine = spec.power_on(lab).unwrap();
+    let mut machine = spec.power_on(lab).unwrap();
     machine.wait_for("TINY-OS READY", BOOT).unwrap();
     let console = machine.serial().text();
     assert!(console.contains("TINY-OS ROOT md127p3 members=1 degraded=1"), "{name}:\n{}", machine.serial().tail());

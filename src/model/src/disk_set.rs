@@ -10,6 +10,7 @@ use crate::inventory::Disk;
 /// Which disks, by what they are.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "there are as few of them as arrays in an order")]
 pub enum DiskSet {
     /// One disk for each of the hints.
     Each(Vec<RootDeviceHints>),

@@ -27,6 +27,9 @@ use crate::single::{self, Ended};
 
 const KIND: &str = "raid";
 
+/// What became of the arrays that share their disks.
+type Done<'a> = (Group<'a>, Result<Vec<KnownArray>, (Outcome, Fault)>);
+
 pub(crate) fn plan(task: &RaidTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
     Ok(Survey::of(task, ctx)?.plan)
 }
@@ -37,7 +40,7 @@ pub(crate) fn execute(task: &RaidTask, expected: &PlanDigest, ctx: &TaskCtx) -> 
         Ok(claimed) => claimed,
         Err(fault) => return TaskResult::failed(&asked, Outcome::FailedUnchanged, fault),
     };
-    let groups: Vec<(Group<'_>, Result<Vec<KnownArray>, (Outcome, Fault)>)> = survey
+    let groups: Vec<Done<'_>> = survey
         .groups
         .into_iter()
         .zip(disks)
@@ -117,10 +120,7 @@ fn is_watched(group: &Group<'_>) -> bool {
 }
 
 /// Waits for all that are to be watched, at once: the kernel itself takes turns where they share disks.
-fn synchronise(
-    groups: &[(Group<'_>, Result<Vec<KnownArray>, (Outcome, Fault)>)],
-    ctx: &TaskCtx,
-) -> Result<Vec<Synced>, (Outcome, Fault)> {
+fn synchronise(groups: &[Done<'_>], ctx: &TaskCtx) -> Result<Vec<Synced>, (Outcome, Fault)> {
     let mut watched = Vec::new();
     for (group, arrays) in groups {
         let Ok(arrays) = arrays else { continue };

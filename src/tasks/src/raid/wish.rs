@@ -184,7 +184,8 @@ mod tests {
         let wish = wish(&array);
         let numbers = ["254:17".to_owned(), "254:1".to_owned()];
         assert_eq!(wish.differs_from(&in_kernel(), Some(&numbers)), Vec::<String>::new());
-        let spoil: [(fn(&mut MdArray), &str); 8] = [
+        type Spoil = fn(&mut MdArray);
+        let spoil: [(Spoil, &str); 8] = [
             (|a| a.level = "raid10".into(), "level is raid10, not raid1"),
             (|a| a.raid_disks = 3, "number of members is 3, not 2"),
             (|a| a.metadata = "1.0".into(), "metadata is 1.0, not 1.2"),
