@@ -71,7 +71,7 @@ impl Scene {
     }
 }
 
-fn hinted(serial: &str, partitions: Value) -> Value {
+fn hinted(serial: &str, partitions: &Value) -> Value {
     json!({"device": {"serial": serial}, "partitions": partitions})
 }
 
@@ -83,9 +83,9 @@ fn fs(kind: &str, label: &str) -> Value {
 fn volumes() -> Value {
     let luks = json!({"luks": {"key": KEY, "unlock_ms": 50, "content": {"lvm": "vg-0"}}});
     let part = |content: Value| json!([{"name": "pv", "kind": "lvm", "size": "rest", "content": content}]);
-    let mut task = hinted("FIRST", part(json!({"lvm": "vg-0"})));
+    let mut task = hinted("FIRST", &part(json!({"lvm": "vg-0"})));
     task["task"] = json!("partition");
-    task["more_disks"] = json!([hinted("SECOND", part(luks))]);
+    task["more_disks"] = json!([hinted("SECOND", &part(luks))]);
     task["volume_groups"] = json!([{"name": "vg-0", "volumes": [
         {"name": "root", "size": {"bytes": 320 * MIB}, "content": fs("xfs", "root")},
         {"name": "mirror", "size": {"bytes": 64 * MIB}, "kind": {"mirror": 2}, "content": fs("ext4", "mirror")},
@@ -124,7 +124,7 @@ fn lvm_is_there(scene: &Scene) {
 fn system() -> Value {
     let mut task = hinted(
         "SYSTEM4K",
-        json!([
+        &json!([
             {"name": "esp", "kind": "esp", "size": {"bytes": 264 * MIB}, "content": fs("vfat", "ESP")},
             {"name": "root", "kind": "root", "size": "rest",
              "content": {"luks": {"key": KEY, "label": "cr-root", "uuid": UUID, "unlock_ms": 50, "content": fs("ext4", "root")}}},
@@ -137,7 +137,7 @@ fn system() -> Value {
 fn keeping(serial: &str) -> Value {
     let mut task = hinted(
         serial,
-        json!([
+        &json!([
             {"name": "new", "kind": "linux", "size": {"bytes": 12 * MIB}, "content": fs("ext4", "new")},
         ]),
     );

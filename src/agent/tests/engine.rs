@@ -55,6 +55,7 @@ fn engine_with(state: &Path, scope: DiskScope, disk_patience: Duration) -> Engin
         build: Default::default(),
         disk_patience,
         sharing: None,
+        tools: speediso_tasks::tools::Tools::of_system(None),
     };
     Engine::start(&StateDir::open(state).unwrap(), surroundings).unwrap()
 }

@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use speediso_model::fault::FaultCode;
 use speediso_model::hints::{Pick, RootDeviceHints, SizeHint, SkipList, TextHint};
 use speediso_model::outcome::Outcome;
-use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask, WipeVerify};
+use speediso_model::task::{Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_model::units::Bytes;
 use support::{Bench, LoopDisk};
 
@@ -114,12 +114,8 @@ impl Machine {
 
     fn task(&self, dice: &mut StdRng) -> Task {
         let count = if dice.random_bool(0.8) { 1 } else { 2 };
-        Task::Wipe(WipeTask {
-            devices: WipeTargets::Hints((0..count).map(|_| self.hints(dice)).collect()),
-            level: WipeLevel::Clear,
-            passes_before: Vec::new(),
-            verify: WipeVerify::Full,
-        })
+        let devices = WipeTargets::Hints((0..count).map(|_| self.hints(dice)).collect());
+        Task::Wipe(WipeTask::new(devices, WipeLevel::Clear))
     }
 }
 

@@ -114,14 +114,14 @@ impl Service {
         let policy = tx.certificate_policy().await?;
         let open = record.order.tasks.iter().any(|t| matches!(t.task, Task::Wipe(_)) && !t.state.is_final());
         if open {
-            return Err(refused(&node, "the order has a wipe that has not ended".into()).into());
+            return Err(refused(&node, "the order has a wipe that has not ended").into());
         }
         match machine(&mut *tx, &node, &record, &policy).await? {
             Ok(made) => {
                 self.commit(tx).await?;
                 Ok(made.view)
             }
-            Err(why) => Err(refused(&node, why).into()),
+            Err(why) => Err(refused(&node, &why).into()),
         }
     }
 
@@ -161,6 +161,6 @@ impl Service {
     }
 }
 
-fn refused(node: &Node, why: String) -> Fault {
+fn refused(node: &Node, why: &str) -> Fault {
     Fault::new(FaultCode::CertificateRefused, format!("no certificate for the whole of {}: {why}", node.name))
 }

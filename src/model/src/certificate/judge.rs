@@ -99,8 +99,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Result<Judged, Refusal> {
         begun: report.begun,
         ended: report.ended,
         duration_ms,
-        health_before: report.health_before.map(health),
-        health_after: report.health_after.map(health),
+        health_before: report.health_before.as_ref().map(health),
+        health_after: report.health_after.as_ref().map(health),
         device_log: report
             .device_log
             .into_iter()
@@ -258,7 +258,7 @@ fn verification(seen: wipe::Verification) -> Verification {
     }
 }
 
-fn health(seen: wipe::Health) -> Health {
+fn health(seen: &wipe::Health) -> Health {
     Health {
         passed: seen.passed,
         power_on_hours: seen.power_on_hours,

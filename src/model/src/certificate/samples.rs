@@ -16,7 +16,7 @@ use crate::outcome::{DeviceResult, Outcome};
 use crate::plan::{DiskIdentity, Plan, PlanDigest, PlannedDevice};
 use crate::units::Bytes;
 use crate::wipe::{
-    AreaKind, Verification, VerificationKind, WipeLevel, WipeMethod, WipeReport, WipeTargets, WipeTask, WipeVerify,
+    AreaKind, Verification, VerificationKind, WipeLevel, WipeMethod, WipeReport, WipeTargets, WipeTask,
     WipedArea,
 };
 
@@ -114,12 +114,7 @@ impl Wiped {
             found: Vec::new(),
         };
         Self {
-            task: WipeTask {
-                devices: WipeTargets::AllDisks,
-                level: WipeLevel::Clear,
-                passes_before: Vec::new(),
-                verify: WipeVerify::Full,
-            },
+            task: WipeTask::new(WipeTargets::AllDisks, WipeLevel::Clear),
             plan: Some(Plan {
                 task: "wipe".into(),
                 destructive: true,

@@ -9,7 +9,7 @@ fn task(more: &Value) -> PartitionTask {
     serde_json::from_value(task).unwrap_or_else(|e| panic!("{more}: {e}"))
 }
 
-fn one(partition: Value) -> Value {
+fn one(partition: &Value) -> Value {
     let mut spec = json!({"name": "a", "kind": "linux", "size": "rest"});
     spec.as_object_mut().expect("an object").extend(partition.as_object().expect("an object").clone());
     json!({"partitions": [spec]})
@@ -28,11 +28,11 @@ fn lvm(volumes: &Value) -> Value {
 fn layouts_that_can_be_made_are_taken() {
     let fs = |kind: &str, label: &str| json!({"file_system": {"kind": kind, "label": label}});
     for good in [
-        one(json!({})),
-        one(json!({"size": {"percent": 100}, "number": 15, "flags": ["required", "no_auto"]})),
-        one(json!({"kind": "esp", "content": fs("vfat", "ESP")})),
-        one(json!({"content": {"file_system": {"kind": "vfat", "uuid": "1234-ABCD"}}})),
-        one(json!({"content": {"luks": {"key": "a long secret", "content": fs("ext4", "root")}}})),
+        one(&json!({})),
+        one(&json!({"size": {"percent": 100}, "number": 15, "flags": ["required", "no_auto"]})),
+        one(&json!({"kind": "esp", "content": fs("vfat", "ESP")})),
+        one(&json!({"content": {"file_system": {"kind": "vfat", "uuid": "1234-ABCD"}}})),
+        one(&json!({"content": {"luks": {"key": "a long secret", "content": fs("ext4", "root")}}})),
         json!({"keep": [{"label": "data"}, {"number": 3}]}),
         json!({"table": "mbr", "partitions": [{"name": "", "kind": {"mbr": 0x0c}, "size": "rest", "flags": ["legacy_boot"]}]}),
         lvm(&json!([
@@ -50,7 +50,7 @@ fn layouts_that_cannot_be_made_are_named() {
     let fs = |kind: &str, more: Value| {
         let mut made = json!({"kind": kind});
         made.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        one(json!({"content": {"file_system": made}}))
+        one(&json!({"content": {"file_system": made}}))
     };
     let uuid = "11111111-1111-4111-8111-111111111111";
     let two = |a: Value, b: Value| {
@@ -59,12 +59,12 @@ fn layouts_that_cannot_be_made_are_named() {
     };
     for (bad, word) in [
         (json!({}), "partitions"),
-        (one(json!({"size": {"bytes": 0}})), "partitions[0].size"),
-        (one(json!({"size": {"percent": 101}})), "partitions[0].size"),
+        (one(&json!({"size": {"bytes": 0}})), "partitions[0].size"),
+        (one(&json!({"size": {"percent": 101}})), "partitions[0].size"),
         (two(json!({"size": {"percent": 60}}), json!({"size": {"percent": 41}})), "partitions: 101 percent"),
         (two(json!({}), json!({})), "partitions: only one"),
-        (one(json!({"name": "x".repeat(37)})), "partitions[0].name"),
-        (one(json!({"number": 129})), "partitions[0].number"),
+        (one(&json!({"name": "x".repeat(37)})), "partitions[0].name"),
+        (one(&json!({"number": 129})), "partitions[0].number"),
         (two(json!({"number": 2}), json!({"number": 2, "size": {"bytes": 1}})), "partitions[1].number"),
         (two(json!({"uuid": uuid}), json!({"uuid": uuid, "size": {"bytes": 1}})), "uuid"),
         (fs("ext4", json!({"label": "seventeen letters"})), "partitions[0].content.file_system.label"),
@@ -72,14 +72,14 @@ fn layouts_that_cannot_be_made_are_named() {
         (fs("vfat", json!({"label": "lower"})), "partitions[0].content.file_system.label"),
         (fs("ext4", json!({"uuid": "1234-ABCD"})), "partitions[0].content.file_system.uuid"),
         (fs("ntfs", json!({"uuid": uuid})), "partitions[0].content.file_system.uuid"),
-        (one(json!({"kind": "esp", "content": {"file_system": {"kind": "ext4"}}})), "partitions[0].content"),
-        (one(json!({"content": {"luks": {"key": "short"}}})), "partitions[0].content.luks.key"),
-        (one(json!({"content": {"lvm": "vg"}})), "volume_groups"),
+        (one(&json!({"kind": "esp", "content": {"file_system": {"kind": "ext4"}}})), "partitions[0].content"),
+        (one(&json!({"content": {"luks": {"key": "short"}}})), "partitions[0].content.luks.key"),
+        (one(&json!({"content": {"lvm": "vg"}})), "volume_groups"),
         (json!({"volume_groups": [{"name": "vg", "volumes": []}], "keep": [{"number": 1}]}), "volume_groups[0]"),
         (json!({"keep": [{"number": 1}, {"number": 1}]}), "keep[1]"),
         (json!({"table": "mbr", "keep": [{"label": "x"}]}), "keep"),
-        (json!({"table": "mbr", "partitions": one(json!({"kind": "bios_boot"}))["partitions"]}), "partitions[0].kind"),
-        (json!({"table": "mbr", "partitions": one(json!({"uuid": uuid}))["partitions"]}), "partitions[0].uuid"),
+        (json!({"table": "mbr", "partitions": one(&json!({"kind": "bios_boot"}))["partitions"]}), "partitions[0].kind"),
+        (json!({"table": "mbr", "partitions": one(&json!({"uuid": uuid}))["partitions"]}), "partitions[0].uuid"),
         (
             lvm(&json!([{"name": "a", "size": "rest"}, {"name": "b", "size": {"bytes": 1}}])),
             "volume_groups[0].volumes[0].size",
