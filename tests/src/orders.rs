@@ -23,7 +23,7 @@ impl Orders<'_> {
         results(&said)
     }
 
-    /// The plan of a task, as a person sees it.
+    /// The plan of a task, as a person sees it in the log.
     pub fn plan(&self, task: &Value, limit: Duration) -> Result<String> {
         self.ssh.run(&self.command(std::slice::from_ref(task), "--dry-run"), limit)
     }
@@ -39,7 +39,7 @@ impl Orders<'_> {
         // Its exit status tells of the tasks; what failed here is the login.
         format!(
             "d=$(mktemp -d); cat >$d/tasks.json <<'END'\n{file}\nEND\nspeediso-agent run {how} --arm {} --state-dir $d/state --tasks \
-             $d/tasks.json 2>$d/err </dev/null; cat $d/err >&2; true",
+             $d/tasks.json 2>$d/err </dev/null; cat $d/err; true",
             self.machine
         )
     }
