@@ -310,14 +310,14 @@ fn an_array_is_a_disk(bench: &Bench<'_>) {
     bench.verified(&task, Changed::Changed);
     let member = json!({"task": "wipe", "devices": {"hints": [{"serial": "NVME-2"}]}, "level": "clear"});
     bench.refused(&member, FaultCode::DiskInUse, &["held by md127"]);
+    let table = json!({"task": "partition", "device": {"array": "system"},
+        "partitions": [{"name": "all", "kind": "linux", "size": {"bytes": 16 * MIB}}]});
+    bench.verified(&table, Changed::Changed);
     let drive = json!({"task": "config_drive", "device": {"array": "system"},
         "content": {"instance_id": "i", "hostname": "mirrored"}});
     bench.verified(&drive, Changed::Changed);
     // It still is the array that was ordered.
     bench.verified(&task, Changed::AlreadySo);
-    let table = json!({"task": "partition", "device": {"array": "system"},
-        "partitions": [{"name": "all", "kind": "linux", "size": "rest"}]});
-    bench.verified(&table, Changed::Changed);
     let wiped = json!({"task": "wipe", "devices": {"hints": [{"array": "system"}]}, "level": "clear"});
     let result = bench.verified(&wiped, Changed::Changed);
     assert!(result.used.contains("reaches no level"), "{}", result.used);
