@@ -16,8 +16,7 @@ use crate::outcome::{DeviceResult, Outcome};
 use crate::plan::{DiskIdentity, Plan, PlanDigest, PlannedDevice};
 use crate::units::Bytes;
 use crate::wipe::{
-    AreaKind, Verification, VerificationKind, WipeLevel, WipeMethod, WipeReport, WipeTargets, WipeTask,
-    WipedArea,
+    AreaKind, Verification, VerificationKind, WipeLevel, WipeMethod, WipeReport, WipeTargets, WipeTask, WipedArea,
 };
 
 pub(crate) const KEY: SiteKey = SiteKey([0xa7; 32]);

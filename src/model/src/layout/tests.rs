@@ -54,7 +54,7 @@ fn layouts_that_cannot_be_made_are_named() {
     };
     let uuid = "11111111-1111-4111-8111-111111111111";
     let two = |a: Value, b: Value| {
-        let both = [one(a), one(b)].map(|one| one["partitions"][0].clone());
+        let both = [one(&a), one(&b)].map(|one| one["partitions"][0].clone());
         json!({"partitions": both})
     };
     for (bad, word) in [

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use speediso_model::build::BuildInfo;
+use speediso_model::hints::SkipList;
 use speediso_model::outcome::Outcome;
 use speediso_model::task::{WipeLevel, WipeMethod, WipeTargets, WipeTask, WipeVerify};
 use speediso_model::wipe::{AreaKind, VerificationKind, WipeReport};
@@ -19,6 +20,7 @@ use super::simulator::{Ata, ERASURE, Kind, Nvme, Quirk, Scsi, Simulated};
 use super::target::Target;
 use crate::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
 use crate::single::Ended;
+use crate::tools::Tools;
 
 const MIB: usize = 2;
 
@@ -73,6 +75,8 @@ impl Bench {
             uploads: None,
             resuming: false,
             sharing: None,
+            skip: SkipList::default(),
+            tools: Tools::of_system(None),
         };
         Self { ctx, told, _runtime: runtime }
     }
@@ -282,7 +286,7 @@ fn hidden_areas_are_opened_for_good_or_left_and_said() {
     let hiding = |ata: &mut Ata| (ata.accessible, ata.native) = ((MIB as u64) << 11, (MIB as u64) << 12);
     let with_overlay = |ata: &mut Ata| {
         hiding(ata);
-        ata.factory = (MIB as u64) * 3 << 11;
+        ata.factory = (3 * MIB as u64) << 11;
     };
     let device = sata(with_overlay);
     let opened = report(&bench.wipe(&purge(), &device));
