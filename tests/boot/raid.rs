@@ -320,8 +320,8 @@ fn an_array_is_a_disk(bench: &Bench<'_>) {
     bench.verified(&task, Changed::AlreadySo);
     let wiped = json!({"task": "wipe", "devices": {"hints": [{"array": "system"}]}, "level": "clear"});
     let result = bench.verified(&wiped, Changed::Changed);
-    assert!(result.used.contains("reaches no level"), "{}", result.used);
-    assert!(result.devices[0].facts["level"].is_null(), "{:?}", result.devices);
+    assert!(result.used.contains("no level for the member disks"), "{}", result.used);
+    assert!(result.devices[0].facts["reached"].is_null(), "{:?}", result.devices);
     bench.shell(STOP_ALL);
 }
 

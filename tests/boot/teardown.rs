@@ -215,8 +215,8 @@ fn refusals(live: &Live, cases: &[Case]) {
     assert_eq!((refused.outcome, fault.code), (Outcome::FailedUnchanged, FaultCode::DiskInUse));
     assert!(fault.advice.contains("`teardown`"), "{}", fault.advice);
 
-    let plan =
-        live.sh("speediso-agent run --dry-run --arm TEARDOWN --state-dir /tmp/dry.state --tasks /tmp/busy-mount.json");
+    let plan = live
+        .sh("speediso-agent run --dry-run --arm TEARDOWN --state-dir /tmp/dry.state --tasks /tmp/busy-mount.json 2>&1");
     println!("{plan}");
     assert!(plan.contains("unmount /mnt/luks") && plan.contains("take down mapped device"), "{plan}");
     // What was refused stands as it stood.

@@ -282,7 +282,7 @@ impl WipeMethod {
     #[must_use]
     pub fn tried_on(self) -> TriedOn {
         match self {
-            Self::Overwrite => TriedOn::VirtualMachine,
+            Self::Overwrite | Self::NvmeFormatUserData => TriedOn::VirtualMachine,
             _ => TriedOn::Simulator,
         }
     }

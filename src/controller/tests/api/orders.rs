@@ -216,7 +216,10 @@ async fn what_is_malformed_is_said_to_be() {
         (json!({"profile": "teleport"}), FaultCode::TaskUnknown),
         (json!({"profile": "inventory", "fast": true}), FaultCode::TaskInvalid),
         (json!({"tasks": [{"task": "inventory", "fast": true}]}), FaultCode::TaskInvalid),
-        (json!({"tasks": [{"task": "wipe", "devices": "all_disks", "level": "purge"}]}), FaultCode::Unsupported),
+        (
+            json!({"tasks": [{"task": "wipe", "devices": "all_disks", "level": "purge", "methods": ["overwrite"]}]}),
+            FaultCode::TaskInvalid,
+        ),
     ] {
         declined(site.order(&agent, body).await, 400, code);
     }
