@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 use speediso_lab::{Lab, Machine, Programs, Site};
-use speediso_model::api::{OrderView, StoredEvent};
+use speediso_model::api::{List, OrderView, StoredEvent};
+use speediso_model::certificate::site::{CertificateView, SiteKeyView};
 use speediso_model::node::NodeState;
 use speediso_model::order::{OrderState, TaskState};
 use speediso_model::outcome::Outcome;
@@ -63,6 +66,28 @@ fn starts(site: &Site<'_>, order: &str) -> Vec<String> {
         .collect()
 }
 
+/// The wipe has one certificate, which verifies without the controller, and not with another letter in it.
+fn is_certified(lab: &Lab, site: &Site<'_>, programs: &Programs) {
+    let listed: List<CertificateView> = site.json(&["certificates", "--node", "crash"]).unwrap();
+    let [one] = listed.items.as_slice() else { panic!("one certificate, not {listed:?}") };
+    let keys: List<SiteKeyView> = site.json(&["certificate", "keys"]).unwrap();
+    let file = lab.dir().join("certificate");
+    let got = site.ask(["certificate", "get", &one.number.to_string(), "--out", &file.to_string_lossy()]).unwrap();
+    assert!(got.status.success(), "{}", got.stderr);
+    let verify = || {
+        let mut command = Command::new(&programs.cli);
+        command.arg("verify-certificate").arg(&file).args(["--key", &keys.items[0].key]);
+        command.output().unwrap()
+    };
+    let said = verify();
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && text.contains("CRASHDISK") && text.contains("Hall 7"), "{said:?}");
+    let document = std::fs::read_to_string(&file).unwrap();
+    assert!(document.contains("virtual machine"), "{document}");
+    std::fs::write(&file, document.replacen("CRASHDISK", "CRASHDISC", 1)).unwrap();
+    assert_eq!(verify().status.code(), Some(1));
+}
+
 /// The controller is killed in the middle of a wipe and started again on the same data: the wipe goes on meanwhile, is
 /// reported, and was started exactly once.
 #[test]
@@ -72,6 +97,8 @@ fn a_killed_controller_loses_nothing_and_starts_nothing_twice() {
     let mut site = Site::start(&lab, &programs, 0).unwrap();
     let disk = TestDisk::with_data(&lab, "CRASHDISK", DISK_MIB).unwrap();
     let scene = admitted(&lab, &site, &programs, &disk);
+    // A virtual disk is no medium of its own: it takes the site's word to certify it.
+    site.json::<Value>(&["certificate", "policy", "--certify-volumes", "true", "--organization", "Hall 7"]).unwrap();
     let order = wipe(&site);
     site.wait_order(&order, "writing", SOON, is_writing).unwrap();
 
@@ -86,6 +113,7 @@ fn a_killed_controller_loses_nothing_and_starts_nothing_twice() {
     assert_eq!(done.order.state, OrderState::Done, "{:?}", done.order.tasks);
     let started = starts(&site, &order);
     assert_eq!(started.len(), 1, "{started:?}");
+    is_certified(&lab, &site, &programs);
     drop(scene.machine);
     assert!(!disk.is_untouched().unwrap(), "the disk still has its data");
     assert!(!disk.has_table().unwrap());

@@ -158,7 +158,6 @@ fn old_disk(lab: &Lab, serial: &str) -> std::path::PathBuf {
 }
 
 #[test]
-#[ignore = "written, not yet seen to run: LVM and LUKS are unproven until it has; then it belongs to make test"]
 fn lvm_luks_and_the_tools_archive_in_the_ramdisk() {
     let lab = Lab::builder().build().unwrap();
     let programs = programs().unwrap();
