@@ -58,6 +58,7 @@ test-quick: deps ## Only what needs no virtual machine
 
 .PHONY: test-all
 test-all: test ## Also the slow ones: tests that are left out of `make test`, the whole demo in UEFI and in BIOS mode
+	@./deps.sh all
 	cargo nextest run --workspace --no-fail-fast --run-ignored ignored-only
 	FIRMWARE=uefi $(DEBUG)/speediso-lab demo
 	FIRMWARE=bios $(DEBUG)/speediso-lab demo

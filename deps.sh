@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian 12 machine lacks, and says why. Quick when nothing is missing.
+# usage: deps.sh [all]
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -52,8 +53,6 @@ qemu-utils: qcow2 images made and read independently
 curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
-chromium: printing certificates in the tests
-poppler-utils: reading what was printed
 socat: consoles of virtual machines
 cpio: building the tiny test system
 binutils: stripping the agent for the ramdisk
@@ -61,6 +60,13 @@ jq: reading JSON in scripts
 shellcheck: checking shell scripts
 systemd: checking the units
 '
+# Large, and for a few tests of `make test-all` only.
+if [ "${1:-}" = all ]; then
+    wanted+='
+chromium: printing certificates
+poppler-utils: reading what was printed
+'
+fi
 
 missing=()
 while IFS=: read -r package reason; do
