@@ -23,6 +23,12 @@ pub(super) fn choose<'a>(targets: &WipeTargets, all: &'a [Disk]) -> Result<Vec<C
                 let Some(disk) = all.iter().find(|disk| disk.name == *name) else {
                     return Err(Fault::new(FaultCode::Internal, format!("{name} was chosen and is not there")));
                 };
+                if let Some(array) = &disk.array {
+                    return Err(Fault::new(
+                        FaultCode::TaskInvalid,
+                        format!("teardown: name the disks that the array {array:?} stands on, not the array"),
+                    ));
+                }
                 if chosen.iter().any(|c| c.disk.name == disk.name) {
                     return Err(Fault::new(FaultCode::TaskInvalid, format!("{} is named twice", describe(disk))));
                 }
@@ -30,7 +36,9 @@ pub(super) fn choose<'a>(targets: &WipeTargets, all: &'a [Disk]) -> Result<Vec<C
             }
         }
         WipeTargets::AllDisks => {
-            for (disk, freed) in all.iter().zip(&freed).filter(|(disk, _)| !disk.removable) {
+            // As in a wipe: what is nobody's is left alone, which the plan says; arrays come down with their disks.
+            let meant = |disk: &Disk| !disk.removable && disk.array.is_none() && disk.excluded.is_none();
+            for (disk, freed) in all.iter().zip(&freed).filter(|(disk, _)| meant(disk)) {
                 if let Some(Rejection::Unusable { code, reason }) = unusable(freed, false) {
                     return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
                 }
@@ -49,7 +57,7 @@ mod tests {
     #![allow(clippy::expect_used, reason = "tests")]
     use super::*;
     use speediso_model::hints::RootDeviceHints;
-    use speediso_model::inventory::Use;
+    use speediso_model::inventory::{Exclusion, Transport, Use};
     use speediso_model::units::Bytes;
 
     fn disks() -> Vec<Disk> {
@@ -85,5 +93,22 @@ mod tests {
         disks[1].read_only = false;
         disks[1].removable = true;
         assert_eq!(choose(&WipeTargets::AllDisks, &disks).expect("the other").len(), 1);
+    }
+
+    #[test]
+    fn arrays_and_what_is_skipped_are_not_among_all_disks() {
+        let mut disks = disks();
+        disks[0].excluded = Some(Exclusion::Skipped { by: "serial=\"A\"".into() });
+        let array =
+            Disk { name: "/dev/md127".into(), tran: Transport::Md, array: Some("root".into()), ..disks[1].clone() };
+        disks.push(Disk { serial: "uuid".into(), ..array });
+        let chosen = choose(&WipeTargets::AllDisks, &disks).expect("the other");
+        assert_eq!(chosen.iter().map(|c| c.disk.name.as_str()).collect::<Vec<_>>(), ["/dev/B"]);
+        let skipped = choose(&WipeTargets::Hints(vec![serial("A")]), &disks).expect_err("skipped");
+        // As if it were not there; the causes say why.
+        assert_eq!(skipped.code, FaultCode::NoMatchingDisk);
+        let array = RootDeviceHints { array: Some("root".into()), ..RootDeviceHints::default() };
+        let refused = choose(&WipeTargets::Hints(vec![array]), &disks).expect_err("an array");
+        assert_eq!(refused.code, FaultCode::TaskInvalid);
     }
 }
