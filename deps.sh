@@ -55,7 +55,8 @@ openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
 socat: consoles of virtual machines
 cpio: building the tiny test system
-binutils: stripping the agent for the ramdisk
+binutils: stripping the agent for the ramdisk, reading EFI programs
+sbsigntool: signing for Secure Boot
 jq: reading JSON in scripts
 shellcheck: checking shell scripts
 systemd: checking the units

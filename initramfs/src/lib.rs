@@ -9,7 +9,7 @@
 //! The archive is two, one after the other, as the kernel allows: a *base* (everything that changes with packages,
 //! tens of megabytes) and a *top* (the agent and the build number). So a new agent costs seconds.
 //!
-//! Beside it lies the tools archive ([`tools`]), whose digest the top carries.
+//! Beside it lie the tools archive ([`tools`]), whose digest the top carries, and kernel and ramdisk as one EFI program ([`uki`]).
 //!
 //! What is deliberately absent: udev, LVM, any assembly of arrays, any mount of a disk.
 #![forbid(unsafe_code)]
@@ -27,3 +27,4 @@ pub mod report;
 pub mod tool;
 pub mod tools;
 pub mod tree;
+pub mod uki;

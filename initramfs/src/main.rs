@@ -13,9 +13,10 @@ use speediso_initramfs::assemble::{self, Base};
 use speediso_initramfs::builds::Builds;
 use speediso_initramfs::cache::Cache;
 use speediso_initramfs::manifest::{self, Manifest};
-use speediso_initramfs::ramdisk::{self, BuildFacts};
+use speediso_initramfs::ramdisk::{self, BootPrograms, BuildFacts};
 use speediso_initramfs::report;
 use speediso_initramfs::tools::{self, ToolsArchive};
+use speediso_initramfs::uki::{self, Parts};
 
 /// Builds the ramdisk from Debian packages; needs neither root nor the kernel it packs.
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Action {
         #[arg(long)]
         number: Option<u64>,
     },
+    /// Make one EFI program of a build, with a command line in it, signed for Secure Boot if a key is given
+    Uki(UkiArgs),
     /// Show what costs size, by group of the manifest
     Report {
         /// Count this agent too
@@ -77,9 +80,34 @@ struct Source {
     tools_manifest: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct UkiArgs {
+    #[command(flatten)]
+    builds: Out,
+    /// The build, instead of the latest
+    #[arg(long)]
+    number: Option<u64>,
+    /// The kernel's command line. Without it the program takes the one it is started with
+    #[arg(long, required_unless_present = "any_cmdline")]
+    cmdline: Option<String>,
+    /// Take whatever command line the program is started with
+    #[arg(long, conflicts_with_all = ["cmdline", "key"])]
+    any_cmdline: bool,
+    /// Private key of a certificate that the machines' firmware trusts (PEM)
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
+    /// Its certificate (PEM)
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// Where to put it
+    #[arg(long, default_value = uki::FILE_NAME)]
+    to: PathBuf,
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Action::Build { agent, out, source, number } => build(&agent, &out.out, &source, number),
+        Action::Uki(args) => make_uki(&args),
         Action::Report { agent, source } => show_report(agent.as_deref(), &source),
         Action::List { out } => list(&out.out),
         Action::Rollback { out } => roll_back(&out.out),
@@ -126,7 +154,9 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
     let builds = Builds::in_directory(out);
     let newest = builds.numbers()?.last().copied();
     let source_date = source_date()?;
-    let facts = |number| BuildFacts::new(number, &base, &tools.facts, &agent, &vmlinuz, source_date);
+    let (stub, stub_package) = uki::stub(&cache)?;
+    let boot = BootPrograms { kernel: &vmlinuz, efi_stub: &stub };
+    let facts = |number| BuildFacts::new(number, &base, &tools.facts, &agent, &boot, source_date);
     let current = number.or(newest);
     if let Some(number) = current
         && builds.path(number).is_dir()
@@ -144,6 +174,17 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
     let mut record = serde_json::to_value(&facts)?;
     record["packages"] = json!(base.packages);
     record["tools_packages"] = json!(tools.packages);
+    record["boot_packages"] = json!([stub_package]);
+    let efi = uki::compose(
+        &stub,
+        &Parts {
+            os_release: &facts.os_release(),
+            cmdline: None,
+            kernel_release: &facts.kernel,
+            kernel: &vmlinuz,
+            ramdisk: &image,
+        },
+    )?;
     let (kernel_size, image_size, tools_size) = (vmlinuz.len(), image.len(), tools.bytes.len());
     let files = BTreeMap::from([
         ("vmlinuz", vmlinuz),
@@ -151,6 +192,7 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
         ("build.json", (serde_json::to_string_pretty(&record)? + "\n").into_bytes()),
         ("manifest.txt", listing.into_bytes()),
         (tools::FILE_NAME, tools.bytes),
+        (uki::FILE_NAME, efi),
     ]);
     let path = builds.publish(facts.number, &files)?;
     println!(
@@ -178,6 +220,35 @@ fn source_date() -> Result<Option<u64>> {
 fn mib(bytes: usize) -> String {
     let tenths = (bytes * 10).div_ceil(1 << 20);
     format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+fn make_uki(args: &UkiArgs) -> Result<()> {
+    let builds = Builds::in_directory(&args.builds.out);
+    let number = args.number.or(builds.latest()).context("there is no build yet: make one first")?;
+    let read = |name| {
+        let path = builds.path(number).join(name);
+        std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    };
+    let facts = builds.facts(number)?;
+    let (stub, _) = uki::stub(&Cache::of_user()?)?;
+    let efi = uki::compose(
+        &stub,
+        &Parts {
+            os_release: &facts.os_release(),
+            cmdline: args.cmdline.as_deref(),
+            kernel_release: &facts.kernel,
+            kernel: &read("vmlinuz")?,
+            ramdisk: &read("initramfs.img")?,
+        },
+    )?;
+    std::fs::write(&args.to, efi).with_context(|| format!("writing {}", args.to.display()))?;
+    let mut signed = "not signed";
+    if let (Some(key), Some(cert)) = (&args.key, &args.cert) {
+        uki::sign(&args.to, key, cert)?;
+        signed = "signed";
+    }
+    println!("ramdisk: {} of build {number}, {signed}", args.to.display());
+    Ok(())
 }
 
 fn show_report(agent: Option<&Path>, source: &Source) -> Result<()> {

@@ -28,6 +28,13 @@ pub struct BuildFacts {
     pub inputs: String,
 }
 
+/// What runs before the ramdisk does.
+#[derive(Clone, Copy, Debug)]
+pub struct BootPrograms<'a> {
+    pub kernel: &'a [u8],
+    pub efi_stub: &'a [u8],
+}
+
 impl BuildFacts {
     /// `built` is `SOURCE_DATE_EPOCH` if that is set, else the date of the newest packed file: never the clock.
     pub fn new(
@@ -35,7 +42,7 @@ impl BuildFacts {
         base: &Base,
         tools: &ToolsFacts,
         agent: &[u8],
-        vmlinuz: &[u8],
+        boot: &BootPrograms<'_>,
         source_date: Option<u64>,
     ) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -43,11 +50,22 @@ impl BuildFacts {
         let mut inputs = Sha256::new();
         inputs.update(base.tree.digest());
         inputs.update(Sha256::digest(agent));
-        inputs.update(Sha256::digest(vmlinuz));
+        inputs.update(Sha256::digest(boot.kernel));
+        inputs.update(Sha256::digest(boot.efi_stub));
         inputs.update(&tools.sha256);
         inputs.update(format!("{version} {built} {LEVEL}"));
         let inputs = format!("sha256:{}", hex(&inputs.finalize()));
         Self { number, version, kernel: base.kernel.release.clone(), built, inputs }
+    }
+
+    /// os-release(5).
+    #[must_use]
+    pub fn os_release(&self) -> String {
+        let Self { number, version, .. } = self;
+        format!(
+            "ID=speediso\nNAME=Speediso\nVERSION_ID={version}\nBUILD_ID={number}\n\
+             PRETTY_NAME=\"Speediso {version} build {number}\"\n"
+        )
     }
 
     /// The agent, the files that name the build, and by what the tools archive is recognised.

@@ -12,7 +12,8 @@ use std::process::{Command, Output};
 use sha2::{Digest, Sha256};
 
 const BUILDER: &str = env!("CARGO_BIN_EXE_speediso-initramfs");
-const FILES: [&str; 6] = ["vmlinuz", "initramfs.img", "tools.tar.zst", "build.json", "manifest.txt", "SHA256SUMS"];
+const FILES: [&str; 7] =
+    ["vmlinuz", "initramfs.img", "speediso.efi", "tools.tar.zst", "build.json", "manifest.txt", "SHA256SUMS"];
 
 /// Any static program will do as the agent; the builder itself is one.
 fn build(command: &mut Command, out: &Path, more: &[&str]) -> Output {

@@ -21,6 +21,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/lib/ipxe/snponly.efi", "ipxe"),
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
     ("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "ovmf"),
+    ("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", "ovmf"),
+    ("/usr/share/ovmf/PkKek-1-snakeoil.key", "ovmf"),
+    ("/usr/share/ovmf/PkKek-1-snakeoil.pem", "ovmf"),
+    ("mformat", "mtools"),
+    ("openssl", "openssl"),
 ];
 
 fn package_of(what: &str) -> &'static str {

@@ -14,9 +14,11 @@ use crate::boot_script::{self, Word};
 use crate::service::{Boot, BootQuery};
 
 /// What of the build's directory boot loaders may have.
-const FILES: [&str; 4] = ["vmlinuz", "initramfs.img", "build.json", TOOLS];
+const FILES: [&str; 5] = ["vmlinuz", "initramfs.img", EFI, "build.json", TOOLS];
 /// What the ramdisk has no room for.
 const TOOLS: &str = "tools.tar.zst";
+/// Kernel and ramdisk as one program, for HTTP boot by the firmware itself.
+const EFI: &str = "speediso.efi";
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()

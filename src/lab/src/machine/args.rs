@@ -30,7 +30,13 @@ pub(super) fn build(spec: &MachineSpec, plug: &Plug, places: &Places<'_>) -> Res
     let mut args = Args(vec!["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
     args.add("-name", &spec.name);
     // Without graphics SeaBIOS, and with it iPXE, speaks on the serial port; OVMF does so anyway.
-    args.add("-machine", "q35,graphics=off");
+    if spec.firmware == Firmware::SecureBoot {
+        // The firmware's variables may be written by the firmware only, which sits in system management mode.
+        args.add("-machine", "q35,graphics=off,smm=on");
+        args.add("-global", "driver=cfi.pflash01,property=secure,value=on");
+    } else {
+        args.add("-machine", "q35,graphics=off");
+    }
     args.add("-display", "none");
     match spec.accel {
         Accel::Tcg => {
@@ -100,7 +106,7 @@ fn add_nic(args: &mut Args, spec: &MachineSpec, plug: &Plug) {
     }
     // OVMF has a driver and a PXE client of its own for virtio: without QEMU's option ROM, which is iPXE already, the
     // whole chain of a real machine is walked. SeaBIOS has no network driver and needs the ROM.
-    if spec.firmware == Firmware::Uefi && spec.nic == "virtio-net-pci" {
+    if spec.firmware != Firmware::Bios && spec.nic == "virtio-net-pci" {
         nic.push_str(",romfile=");
     }
     args.add("-device", nic);

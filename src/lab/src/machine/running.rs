@@ -157,13 +157,15 @@ impl<'lab> Machine<'lab> {
 
 /// Firmware code and the machine's own copy of its variables. SeaBIOS needs none: QEMU brings it.
 fn firmware(spec: &MachineSpec, dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
-    if spec.firmware == Firmware::Bios {
-        return Ok(None);
-    }
-    let code = tool::file("/usr/share/OVMF/OVMF_CODE_4M.fd")?.to_owned();
+    let (code, fresh) = match spec.firmware {
+        Firmware::Bios => return Ok(None),
+        Firmware::Uefi => ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+        Firmware::SecureBoot => ("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"),
+    };
+    let code = tool::file(code)?.to_owned();
     let vars = dir.join("efi-vars.fd");
     if !vars.exists() {
-        let fresh = tool::file("/usr/share/OVMF/OVMF_VARS_4M.fd")?;
+        let fresh = tool::file(fresh)?;
         fs::copy(fresh, &vars).doing(|| format!("copying {} to {}", fresh.display(), vars.display()))?;
     }
     Ok(Some((code, vars)))

@@ -11,6 +11,8 @@ use crate::lab::Lab;
 pub enum Firmware {
     Bios,
     Uefi,
+    /// UEFI that starts only what is signed with the example key of Debian's `ovmf` (`PkKek-1-snakeoil`).
+    SecureBoot,
 }
 
 /// How a disk is attached.
