@@ -559,6 +559,7 @@ pub fn capabilities() -> Vec<Capability> {
         capability("capture", false, OnInterrupt::Safe, schema::<speediso_model::capture::CaptureTask>()),
         capability("config_drive", true, OnInterrupt::Reconcile, schema::<t::ConfigDriveTask>()),
         capability("boot_entry", false, OnInterrupt::Reconcile, schema::<t::BootEntryTask>()),
+        capability("burn_in", false, OnInterrupt::Safe, schema::<t::BurnInTask>()),
         capability("power", false, OnInterrupt::Never, schema::<t::PowerTask>()),
     ]
 }

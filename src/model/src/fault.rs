@@ -116,6 +116,9 @@ fault_codes! {
     ReadBackMismatch, "read-back-mismatch", Hardware, "the disk does not return what was written; replace it";
     VerifyFailed, "verify-failed", Hardware, "what was done could not be seen afterwards; look at the device";
     PartitionTable, "partition-table-invalid", Operator, "the partition table is damaged or lacks what the task needs";
+    // Burn-in
+    HardwareFault, "hardware-fault", Hardware, "replace or reseat the part that the reason names, then run the burn-in again; do not hand the machine out";
+    BurnInInconclusive, "burn-in-inconclusive", Operator, "see the reasons: bring what was missing, or say in the scenario that the step is not required; the machine has not passed";
     // Permission
     NotArmed, "not-armed", Refused, "destructive work needs an open order, a signed task file, or speediso.arm= naming this machine";
     MachineMismatch, "machine-mismatch", Refused, "the order names another machine";

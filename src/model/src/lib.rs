@@ -10,6 +10,7 @@
 pub mod abilities;
 pub mod api;
 pub mod build;
+pub mod burn_in;
 pub mod capture;
 pub mod certificate;
 pub mod disk_set;

@@ -92,7 +92,7 @@ impl NodeState {
             (state, E::Inventoried) => Some(state),
             (_, E::OrderOpened(Profile::Lininstall)) => Some(S::Deploying),
             (_, E::OrderOpened(Profile::Wipe | Profile::Decommission)) => Some(S::Cleaning),
-            (state, E::OrderOpened(Profile::Inventory | Profile::Shell)) => Some(state),
+            (state, E::OrderOpened(Profile::Inventory | Profile::BurnIn | Profile::Shell)) => Some(state),
             (S::Deploying, E::OrderDone(Profile::Lininstall)) => Some(S::Active),
             (S::Cleaning, E::OrderDone(Profile::Wipe)) => Some(S::Available),
             // Wiped for good, and not to be handed out to anybody.

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::burn_in::{BurnInTask, ScenarioChoice};
 use crate::fault::{Fault, FaultCode};
 use crate::hints::RootDeviceHints;
 use crate::image::ImageSource;
@@ -26,12 +27,15 @@ pub enum Profile {
     Wipe,
     /// Wipe all disks for good, and say `unknown` if one that was recorded here is gone.
     Decommission,
+    /// Stress the machine by a scenario, and judge what is measured.
+    BurnIn,
     /// No task: the live system, reachable by ssh.
     Shell,
 }
 
 impl Profile {
-    pub const ALL: [Self; 5] = [Self::Inventory, Self::Lininstall, Self::Wipe, Self::Decommission, Self::Shell];
+    pub const ALL: [Self; 6] =
+        [Self::Inventory, Self::Lininstall, Self::Wipe, Self::Decommission, Self::BurnIn, Self::Shell];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -40,6 +44,7 @@ impl Profile {
             Self::Lininstall => "lininstall",
             Self::Wipe => "wipe",
             Self::Decommission => "decommission",
+            Self::BurnIn => "burnin",
             Self::Shell => "shell",
         }
     }
@@ -66,6 +71,7 @@ impl Profile {
             Self::Wipe => self.read::<WipeParameters>(parameters)?.expand(),
             Self::Decommission => self.read::<DecommissionParameters>(parameters)?.expand(),
             Self::Lininstall => self.read::<LininstallParameters>(parameters)?.expand(),
+            Self::BurnIn => self.read::<BurnInParameters>(parameters)?.expand(),
         };
         tasks.iter().try_for_each(Task::validate)?;
         Ok(tasks)
@@ -152,6 +158,28 @@ impl DecommissionParameters {
             ..WipeTask::new(WipeTargets::AllDisks, self.level)
         });
         std::iter::once(wipe).chain(self.then.map(|action| Task::Power(PowerTask { action }))).collect()
+    }
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BurnInParameters {
+    /// A shipped one by its name, or a whole one.
+    #[serde(default = "quick")]
+    pub scenario: ScenarioChoice,
+    /// Afterwards; the live system stays up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<PowerAction>,
+}
+
+fn quick() -> ScenarioChoice {
+    ScenarioChoice::Named("quick".into())
+}
+
+impl BurnInParameters {
+    fn expand(self) -> Vec<Task> {
+        let burn_in = Task::BurnIn(BurnInTask { scenario: self.scenario });
+        std::iter::once(burn_in).chain(self.then.map(|action| Task::Power(PowerTask { action }))).collect()
     }
 }
 
@@ -290,6 +318,18 @@ mod tests {
     fn names_are_exact() {
         assert_eq!(Profile::named("wipe"), Some(Profile::Wipe));
         assert_eq!(Profile::named("Wipe"), None);
-        assert_eq!(Profile::named("burnin"), None);
+        assert_eq!(Profile::named("burn_in"), None);
+    }
+
+    #[test]
+    fn a_burn_in_is_quick_unless_told() {
+        let tasks = Profile::BurnIn.expand(Value::Null).expect("valid");
+        assert_eq!(tasks, [Task::BurnIn(BurnInTask::named("quick"))]);
+        assert!(!tasks[0].is_destructive());
+        let unknown = Profile::BurnIn.expand(json!({"scenario": "gentle"}));
+        assert!(unknown.expect_err("refused").message.contains("gentle"));
+        let own = json!({"version": 1, "name": "x", "steps": [{"step": "disk", "duration": "1h", "verify_writes": true}]});
+        let tasks = Profile::BurnIn.expand(json!({"scenario": own, "then": "power_off"})).expect("valid");
+        assert!(tasks[0].is_destructive() && matches!(tasks[1], Task::Power(_)));
     }
 }

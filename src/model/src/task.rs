@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::burn_in::BurnInTask;
 use crate::capture::CaptureTask;
 use crate::fault::{Fault, FaultCode};
 use crate::hardware_raid::HardwareRaidTask;
@@ -47,6 +48,8 @@ pub enum Task {
     ConfigDrive(ConfigDriveTask),
     /// Make the firmware boot the disk.
     BootEntry(BootEntryTask),
+    /// Stress the machine, and judge what is measured.
+    BurnIn(BurnInTask),
     /// Reboot or power off.
     Power(PowerTask),
 }
@@ -161,6 +164,7 @@ impl Task {
             Self::Capture(_) => "capture",
             Self::ConfigDrive(_) => "config_drive",
             Self::BootEntry(_) => "boot_entry",
+            Self::BurnIn(_) => "burn_in",
             Self::Power(_) => "power",
         }
     }
@@ -179,6 +183,7 @@ impl Task {
                 }
             }
             Self::Partition(task) => task.redact(),
+            Self::BurnIn(task) => task.redact(),
             Self::Inventory(_)
             | Self::Wipe(_)
             | Self::NvmeFormat(_)
@@ -203,6 +208,7 @@ impl Task {
             | Self::Raid(_)
             | Self::WriteImage(_)
             | Self::ConfigDrive(_) => true,
+            Self::BurnIn(task) => task.is_destructive(),
             Self::Inventory(_) | Self::Capture(_) | Self::BootEntry(_) | Self::Power(_) => false,
         }
     }
@@ -216,9 +222,12 @@ impl Task {
     #[must_use]
     pub fn on_interrupt(&self) -> OnInterrupt {
         match self {
-            Self::Inventory(_) | Self::Wipe(_) | Self::NvmeFormat(_) | Self::WriteImage(_) | Self::Capture(_) => {
-                OnInterrupt::Safe
-            }
+            Self::Inventory(_)
+            | Self::Wipe(_)
+            | Self::NvmeFormat(_)
+            | Self::WriteImage(_)
+            | Self::Capture(_)
+            | Self::BurnIn(_) => OnInterrupt::Safe,
             // Their plan is made anew from what is there then.
             Self::Teardown(_)
             | Self::HardwareRaid(_)
@@ -270,6 +279,7 @@ impl Task {
                 hinted(&task.device)?;
                 task.check().or_else(invalid)
             }
+            Self::BurnIn(task) => task.check().or_else(invalid),
             Self::ConfigDrive(task) => {
                 hinted(&task.device)?;
                 match (&task.content, &task.image) {
@@ -372,6 +382,7 @@ mod tests {
         parse(r#"{"task":"inventory"}"#).expect("good");
         parse(r#"{"task":"wipe","devices":"all_disks","level":"clear"}"#).expect("good");
         parse(r#"{"task":"teardown","devices":"all_disks"}"#).expect("good");
+        parse(r#"{"task":"burn_in","scenario":"quick"}"#).expect("good");
         parse(r#"{"task":"teardown","devices":{"hints":[{"serial":"x"}]},"unmount":true}"#).expect("good");
         for bad in [
             r#"{"task":"format_everything"}"#,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod boot_entry;
+pub mod burn_in;
 mod capture;
 mod config_drive;
 pub mod ctx;
@@ -54,6 +55,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
         Task::Capture(task) => capture::plan(task, ctx),
         Task::ConfigDrive(task) => config_drive::plan(task, ctx),
         Task::BootEntry(task) => boot_entry::plan(task, ctx),
+        Task::BurnIn(task) => burn_in::plan(task, ctx),
         Task::Power(task) => Ok(power::plan(task)),
     }
 }
@@ -78,6 +80,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         Task::Capture(task) => capture::execute(task, expected, ctx),
         Task::ConfigDrive(task) => config_drive::execute(task, expected, ctx),
         Task::BootEntry(task) => boot_entry::execute(task, expected, ctx),
+        Task::BurnIn(task) => burn_in::execute(task, expected, ctx),
         Task::Power(task) => power::execute(task, expected),
     }
 }

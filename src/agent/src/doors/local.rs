@@ -270,7 +270,7 @@ pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Faul
         Fault::new(FaultCode::CmdlineInvalid, format!("SPEEDISO={} needs {what} on the command line", profile.name()))
     };
     let parameters = match profile {
-        Profile::Inventory | Profile::Shell => json!({}),
+        Profile::Inventory | Profile::BurnIn | Profile::Shell => json!({}),
         // Which disks the machine had is what a controller knows; without that it says less than its name.
         Profile::Decommission => return Err(missing("a controller's record of this machine's disks, which is not")),
         Profile::Wipe => {

@@ -1,0 +1,97 @@
+//! Looks at what the kernel counts and says of the hardware while steps work. All steps of a group share what it sees:
+//! which of them woke the error, nobody knows.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+
+use speediso_model::burn_in::Measurement;
+use speediso_sys::kernel_log::{self, KernelLog};
+use speediso_sys::machine_check::{self, Counts};
+use speediso_sys::roots::Roots;
+
+use super::live::Live;
+use super::work::Findings;
+
+/// Lines of the kernel's log that a report keeps.
+const KEPT: usize = 20;
+
+pub(super) struct Guard {
+    roots: Roots,
+    before: Counts,
+    log: Mutex<Result<KernelLog, String>>,
+    done: (Mutex<Option<mpsc::Sender<()>>>, Mutex<Option<mpsc::Receiver<()>>>),
+}
+
+impl Guard {
+    pub(super) fn set(roots: &Roots) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self {
+            roots: roots.clone(),
+            before: machine_check::read(roots),
+            log: Mutex::new(KernelLog::from_now(roots).map_err(|e| format!("the kernel's log could not be read: {e}"))),
+            done: (Mutex::new(Some(sender)), Mutex::new(Some(receiver))),
+        }
+    }
+
+    /// Ends watching.
+    pub(super) fn dismiss(&self) {
+        self.done.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Until it is dismissed. What is new is told at once.
+    pub(super) fn watch(&self, lives: &[Live<'_>]) -> Findings {
+        let Some(done) = self.done.1.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Findings::default();
+        };
+        let mut lines = Vec::new();
+        let mut n_lines = 0;
+        let mut last = self.before.clone();
+        loop {
+            let is_last = !matches!(done.recv_timeout(Self::EVERY), Err(RecvTimeoutError::Timeout));
+            let fault = |what: &str| lives.iter().take(1).for_each(|live| live.fault(what));
+            for line in self.new_errors() {
+                fault(&format!("the kernel reports {line}"));
+                n_lines += 1;
+                if lines.len() < KEPT {
+                    lines.push(line);
+                }
+            }
+            let now = machine_check::read(&self.roots);
+            for (what, count) in now.since(&last).faults() {
+                fault(&format!("{count} new: {what}"));
+            }
+            last = now;
+            lives.iter().for_each(Live::clock);
+            if is_last {
+                return self.sum_up(&last, n_lines, lines);
+            }
+        }
+    }
+
+    fn new_errors(&self) -> Vec<String> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = log.as_mut().map(KernelLog::new_lines).unwrap_or_default();
+        lines.into_iter().filter(|line| kernel_log::is_hardware_error(line)).collect()
+    }
+
+    fn sum_up(&self, after: &Counts, n_lines: u64, lines: Vec<String>) -> Findings {
+        let mut found = Findings { notices: lines, ..Findings::default() };
+        match &*self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            Ok(_) => found.measurements.push(Measurement::count("machine.hardware_errors", n_lines)),
+            Err(why) => found.unread.push(why.clone()),
+        }
+        let new = after.since(&self.before);
+        match new.mce {
+            Some(n) => found.measurements.push(Measurement::count("machine.mce", n)),
+            None => found.unread.push("machine checks: the kernel counts none here (/proc/interrupts, MCE)".into()),
+        }
+        if new.controllers.is_empty() {
+            found.unread.push("corrected memory errors: no EDAC driver counts them on this machine".into());
+        }
+        for (name, controller) in &new.controllers {
+            found.measurements.push(Measurement::count("edac.corrected", controller.corrected).at(name));
+            found.measurements.push(Measurement::count("edac.uncorrected", controller.uncorrected).at(name));
+        }
+        found
+    }
+}
