@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::cmdline::{Config, OnFailure};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
-use crate::engine::{DISK_PATIENCE, Engine, Surroundings};
+use crate::engine::{self, DISK_PATIENCE, Engine, Surroundings};
 use crate::net::{self, Configured, IpParam, NetConfig};
 use crate::ssh::Ssh;
 use crate::state::{self, StateDir};
@@ -187,6 +187,12 @@ fn list_disks(roots: &Roots) {
     }
 }
 
+/// Whether a burn-in is asked for, and nothing that could destroy.
+fn burns_in_only(profiles: &[Profile]) -> bool {
+    profiles.contains(&Profile::BurnIn)
+        && profiles.iter().all(|p| matches!(p, Profile::BurnIn | Profile::Inventory | Profile::Shell))
+}
+
 struct Boot {
     config: Config,
     roots: Roots,
@@ -216,6 +222,9 @@ impl Boot {
                     Some(fault)
                 }
             };
+        }
+        if burns_in_only(&config.profiles) {
+            return self.harmless().await.err();
         }
         if config.profiles.iter().any(|p| *p != Profile::Shell) {
             self.show_plans().await;
@@ -300,6 +309,27 @@ impl Boot {
         };
         let permitted = Permitted::by_signature(&bytes, &signature, key, &self.machine(), &self.state, &self.roots)?;
         self.permitted(permitted).await
+    }
+
+    /// Burn-in and what goes with it, without anybody's permission: it changes nothing. A restarted agent does again what
+    /// had not come to its end.
+    async fn harmless(&self) -> Result<(), Fault> {
+        let mut tasks = Vec::new();
+        for profile in &self.config.profiles {
+            tasks.extend(local::from_cmdline(*profile, &self.config)?);
+        }
+        let runs = self.engine.runs();
+        let has_ended = |task: &Task| {
+            let ended = |r: &engine::Run| {
+                r.result
+                    .as_ref()
+                    .is_some_and(|result| result.fault.as_ref().is_none_or(|fault| fault.code != FaultCode::AgentDied))
+            };
+            runs.iter().any(|r| r.task == task.redacted() && ended(r))
+        };
+        tasks.retain(|task| !has_ended(task));
+        let results = Permitted::harmless(tasks)?.run(&self.engine, &self.state, &self.roots, false).await;
+        results.into_iter().find_map(|result| result.fault).map_or(Ok(()), Err)
     }
 
     async fn permitted(&self, permitted: Permitted) -> Result<(), Fault> {

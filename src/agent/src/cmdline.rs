@@ -33,6 +33,8 @@ pub struct Config {
     pub skip: SkipList,
     pub config_drive: Option<(String, ImageDigest)>,
     pub wipe: Option<InstallWipe>,
+    /// Name of the scenario for `SPEEDISO=burnin`.
+    pub scenario: Option<String>,
     /// URL or file of the tools archive. Of no weight by itself: the ramdisk carries the digest.
     pub tools: Option<String>,
     pub ssh_keys: Vec<String>,
@@ -163,6 +165,12 @@ impl Config {
                     "none" => InstallWipe::None,
                     _ => return Err(invalid(format!("speediso.wipe={value}: clear, purge or none"))),
                 });
+            }
+            "scenario" => {
+                if speediso_model::burn_in::shipped(&value).is_none() {
+                    return Err(invalid(format!("speediso.scenario={value}: no scenario of this build has that name")));
+                }
+                self.scenario = Some(value);
             }
             "sshkey" => {
                 if !is_ssh_public_key(&value) {
@@ -369,6 +377,7 @@ mod tests {
             ("speediso.controller=https://x", FaultCode::CmdlineInvalid),
             ("speediso.ca=sha1:00", FaultCode::CmdlineInvalid),
             ("speediso.wipe=maybe", FaultCode::CmdlineInvalid),
+            ("SPEEDISO=burnin speediso.scenario=gentle", FaultCode::CmdlineInvalid),
             ("speediso.image=https://x/y", FaultCode::CmdlineInvalid),
             ("speediso.tools=tools.tar.zst", FaultCode::CmdlineInvalid),
             ("speediso.tasks=https://x/y", FaultCode::CmdlineInvalid),

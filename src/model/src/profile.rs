@@ -328,7 +328,8 @@ mod tests {
         assert!(!tasks[0].is_destructive());
         let unknown = Profile::BurnIn.expand(json!({"scenario": "gentle"}));
         assert!(unknown.expect_err("refused").message.contains("gentle"));
-        let own = json!({"version": 1, "name": "x", "steps": [{"step": "disk", "duration": "1h", "verify_writes": true}]});
+        let own =
+            json!({"version": 1, "name": "x", "steps": [{"step": "disk", "duration": "1h", "verify_writes": true}]});
         let tasks = Profile::BurnIn.expand(json!({"scenario": own, "then": "power_off"})).expect("valid");
         assert!(tasks[0].is_destructive() && matches!(tasks[1], Task::Power(_)));
     }

@@ -155,6 +155,17 @@ impl Permitted {
         Ok(permitted)
     }
 
+    /// What changes nothing needs nobody's word.
+    ///
+    /// # Errors
+    /// `not-armed` if a task of it is destructive after all.
+    pub fn harmless(tasks: Vec<Task>) -> Result<Self, Fault> {
+        if let Some(task) = tasks.iter().find(|task| task.is_destructive()) {
+            return Err(Fault::new(FaultCode::NotArmed, format!("{} destroys data", task.kind())));
+        }
+        Ok(Self { tasks, expires: None, order: None, expect_plans: Vec::new(), skip: SkipList::default() })
+    }
+
     /// Only to look: nothing of it can be started.
     #[must_use]
     pub fn to_look_at(tasks: Vec<Task>) -> Self {
@@ -270,7 +281,8 @@ pub fn from_cmdline(profile: Profile, config: &Config) -> Result<Vec<Task>, Faul
         Fault::new(FaultCode::CmdlineInvalid, format!("SPEEDISO={} needs {what} on the command line", profile.name()))
     };
     let parameters = match profile {
-        Profile::Inventory | Profile::BurnIn | Profile::Shell => json!({}),
+        Profile::Inventory | Profile::Shell => json!({}),
+        Profile::BurnIn => config.scenario.as_ref().map_or_else(|| json!({}), |name| json!({"scenario": name})),
         // Which disks the machine had is what a controller knows; without that it says less than its name.
         Profile::Decommission => return Err(missing("a controller's record of this machine's disks, which is not")),
         Profile::Wipe => {
@@ -456,6 +468,16 @@ mod tests {
         assert_eq!(Permitted::by_arm(&other, &machine()).expect_err("another").code, FaultCode::MachineMismatch);
         let install = Config::from_cmdline("SPEEDISO=lininstall speediso.arm=S1").expect("good");
         assert_eq!(Permitted::by_arm(&install, &machine()).expect_err("no image").code, FaultCode::CmdlineInvalid);
+    }
+
+    #[test]
+    fn what_changes_nothing_needs_no_name() {
+        let config = Config::from_cmdline("SPEEDISO=burnin speediso.scenario=standard").expect("good");
+        let tasks = from_cmdline(Profile::BurnIn, &config).expect("a shipped one");
+        assert!(matches!(tasks.as_slice(), [Task::BurnIn(task)] if task.scenario.to_string() == "standard"));
+        Permitted::harmless(tasks).expect("it only looks");
+        let wipe = from_cmdline(Profile::Wipe, &config).expect("all disks");
+        assert_eq!(Permitted::harmless(wipe).expect_err("it destroys").code, FaultCode::NotArmed);
     }
 
     #[test]

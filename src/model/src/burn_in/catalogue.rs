@@ -42,9 +42,9 @@ const CPU: &[Known] = &[
 
 const MEMORY: &[Known] = &[
     none_allowed("memory.errors", "words that were read back wrong, per node"),
-    none_allowed("memory.errors.stuck", "of these, bits that were wrong again when they were read again"),
     known("memory.tested", unit::BYTES, "memory under test, per node"),
     known("memory.share", unit::PERCENT, "memory under test, of all that the kernel has"),
+    known("memory.sweeps", unit::COUNT, "how often every word was read back and compared"),
     known("memory.passes", unit::COUNT, "whole passes through all patterns"),
     known("memory.bandwidth.write", unit::BYTES_PER_SECOND, "filling with a pattern, all threads of a node together"),
     known("memory.bandwidth.read", unit::BYTES_PER_SECOND, "reading and comparing, all threads of a node together"),
@@ -64,10 +64,8 @@ const SENSORS: &[Known] = &[
 ];
 
 /// A program that ran to its end.
-const PROGRAM: &[Known] = &[
-    known("program.status", unit::COUNT, "exit status"),
-    known("program.seconds", unit::SECONDS, "how long it ran"),
-];
+const PROGRAM: &[Known] =
+    &[known("program.status", unit::COUNT, "exit status"), known("program.seconds", unit::SECONDS, "how long it ran")];
 
 const FIO: &[Known] = &[
     none_allowed("fio.errors", "reads that failed"),

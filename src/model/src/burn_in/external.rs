@@ -201,14 +201,19 @@ impl StressNgStep {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let word =
+            |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if self.stressors.is_empty() {
             return Err("stressors: none is named".into());
         }
         for stressor in &self.stressors {
             // An option is of the stressor whose name it begins with: no way to stress-ng's own (--log-file, --exec).
-            let own = |option: &str| word(option) && option.strip_prefix(&stressor.name).is_some_and(|o| o.starts_with('-'));
-            if !word(&stressor.name) || stressor.name.starts_with('-') || ["hdd", "exec", "dev", "rawdev"].contains(&stressor.name.as_str()) {
+            let own =
+                |option: &str| word(option) && option.strip_prefix(&stressor.name).is_some_and(|o| o.starts_with('-'));
+            if !word(&stressor.name)
+                || stressor.name.starts_with('-')
+                || ["hdd", "exec", "dev", "rawdev"].contains(&stressor.name.as_str())
+            {
                 return Err(format!("stressors: {:?} is none that is run here", stressor.name));
             }
             if let Some((option, _)) = stressor.options.iter().find(|(o, v)| !own(o) || v.starts_with('-')) {

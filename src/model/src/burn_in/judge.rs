@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn the_limit_that_decided_is_named() {
-        let measured = [Measurement::count("cpu.errors", 0).at("core 0"), Measurement::count("cpu.errors", 2).at("core 1")];
+        let measured =
+            [Measurement::count("cpu.errors", 0).at("core 0"), Measurement::count("cpu.errors", 2).at("core 1")];
         let verdict = judge(&measured, &[Limit::default_max("cpu.errors", 0.0)], &["a sensor vanished".into()]);
         assert_eq!(verdict.reasons(), ["cpu.errors of core 1 is 2 count (at most 0 allowed, by default)"]);
     }
@@ -52,10 +53,7 @@ mod tests {
     #[test]
     fn a_given_limit_replaces_the_default() {
         let measured = [Measurement::count("edac.corrected", 3)];
-        let limits = [
-            Limit::default_max("edac.corrected", 0.0),
-            limit("edac.*", None, Some(5.0), LimitFrom::Given),
-        ];
+        let limits = [Limit::default_max("edac.corrected", 0.0), limit("edac.*", None, Some(5.0), LimitFrom::Given)];
         assert_eq!(judge(&measured, &limits, &[]), Verdict::Passed);
         let fleet = [Limit::default_max("edac.corrected", 0.0), limit("edac.*", None, Some(5.0), LimitFrom::Fleet)];
         assert!(matches!(judge(&measured, &fleet, &[]), Verdict::Failed { .. }), "the fleet excuses nothing");

@@ -23,7 +23,8 @@ mod tests {
 
     #[test]
     fn a_star_is_anything() {
-        for (pattern, name) in [("a", "a"), ("a*", "a"), ("*", ""), ("a*c", "abc"), ("*b*", "abc"), ("a*b*c", "axbybc")] {
+        for (pattern, name) in [("a", "a"), ("a*", "a"), ("*", ""), ("a*c", "abc"), ("*b*", "abc"), ("a*b*c", "axbybc")]
+        {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
         for (pattern, name) in [("a", "ab"), ("a*", "ba"), ("ab*ba", "aba"), ("a*b*c", "acb"), ("", "a")] {

@@ -88,7 +88,9 @@ mod tests {
         for (text, seconds) in [("90", 90), ("\"90\"", 90), ("\"90s\"", 90), ("\"30m\"", 1800), ("\"7d\"", 604_800)] {
             assert_eq!(read(text).expect(text), Seconds(seconds));
         }
-        for bad in ["-1", "1.5", "\"\"", "\"m\"", "\"+5m\"", "\"5 m\"", "\"5w\"", "\"99999999d\"", "99999999999", "null"] {
+        for bad in
+            ["-1", "1.5", "\"\"", "\"m\"", "\"+5m\"", "\"5 m\"", "\"5w\"", "\"99999999d\"", "99999999999", "null"]
+        {
             let error = read(bad).expect_err(bad).to_string();
             assert!(error.contains("30m"), "{error}");
         }

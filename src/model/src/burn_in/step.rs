@@ -89,14 +89,8 @@ pub enum MemoryPattern {
 }
 
 impl MemoryPattern {
-    pub const ALL: [Self; 6] = [
-        Self::OwnAddress,
-        Self::Random,
-        Self::MovingInversions,
-        Self::WalkingOnes,
-        Self::Rows,
-        Self::Neighbours,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::OwnAddress, Self::Random, Self::MovingInversions, Self::WalkingOnes, Self::Rows, Self::Neighbours];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -248,7 +242,8 @@ impl Step {
         if self.duration > Seconds::MOST {
             return Err(format!("duration: {} is longer than {}", self.duration, Seconds::MOST));
         }
-        if self.name.as_ref().is_some_and(|n| n.is_empty() || n.chars().count() > 64 || n.chars().any(char::is_control)) {
+        if self.name.as_ref().is_some_and(|n| n.is_empty() || n.chars().count() > 64 || n.chars().any(char::is_control))
+        {
             return Err("name: 1 to 64 printable characters".into());
         }
         if self.limits.len() > 256 {

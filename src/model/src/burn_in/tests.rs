@@ -40,7 +40,10 @@ fn mistakes_are_named_with_their_place() {
         (r#"{"step":"command","duration":"1m","argv":["/opt/x"]}"#, "digest"),
         (r#"{"step":"command","duration":"1m","argv":["x"],"environment":{"A=B":"c"}}"#, "A=B"),
         (r#"{"step":"command","duration":"1m","argv":["x"],"metrics":[{"name":"a","unit":"b"}]}"#, "exactly one"),
-        (r#"{"step":"command","duration":"1m","argv":["x"],"metrics":[{"line":"a","name":"a","unit":"b"}]}"#, "{value}"),
+        (
+            r#"{"step":"command","duration":"1m","argv":["x"],"metrics":[{"line":"a","name":"a","unit":"b"}]}"#,
+            "{value}",
+        ),
         (r#"{"step":"stress_ng","duration":"1m","stressors":[{"name":"hdd"}]}"#, "hdd"),
         (
             r#"{"step":"stress_ng","duration":"1m","stressors":[{"name":"cpu","options":{"log-file":"/x"}}]}"#,

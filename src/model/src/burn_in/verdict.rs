@@ -1,5 +1,6 @@
 //! What the limits say of a step, and of a whole burn-in.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -34,15 +35,32 @@ pub struct Breach {
     pub unit: String,
 }
 
-/// Of several steps the worst counts: the order is from good to bad.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
+/// Of several steps the worst counts: passed, inconclusive, failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Worst {
     Passed,
+    Failed,
     /// Also what an old reader makes of a word it does not know.
     #[serde(other)]
     Inconclusive,
-    Failed,
+}
+
+impl Ord for Worst {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let badness = |worst: &Self| match worst {
+            Self::Passed => 0,
+            Self::Inconclusive => 1,
+            Self::Failed => 2,
+        };
+        badness(self).cmp(&badness(other))
+    }
+}
+
+impl PartialOrd for Worst {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Verdict {

@@ -59,7 +59,9 @@ pub(super) fn carry_out(
             steps.iter().map(|step| not_begun(step, why)).collect()
         } else if record.begin(n, ctx) > MOST_BEGINNINGS {
             let why = format!("the agent ended {MOST_BEGINNINGS} times in the middle of it, so it is not begun again");
-            steps.iter().map(|step| not_begun(step, &why)).collect()
+            let group: Vec<Ended> = steps.iter().map(|step| not_begun(step, &why)).collect();
+            record.end(n, &group, ctx);
+            group
         } else {
             let group = run_group(steps, &works, scenario.stop_on_first_fault, record.begun_again(n), ctx);
             if ctx.cancel.is_cancelled() {
@@ -112,7 +114,8 @@ fn run_group(
         guard.dismiss();
         (found, watching.join())
     });
-    let seen = seen.unwrap_or_else(|_| Findings::inconclusive("watching the kernel's counters panicked: a bug of ours"));
+    let seen =
+        seen.unwrap_or_else(|_| Findings::inconclusive("watching the kernel's counters panicked: a bug of ours"));
     let mut group = Vec::new();
     for (live, found) in lives.iter().zip(found) {
         let (found, seconds, ended) = found.unwrap_or_else(|_| {

@@ -113,7 +113,11 @@ impl<'a> Live<'a> {
             None => sampled.push((name.to_owned(), Instant::now())),
         }
         drop(sampled);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people; a negative one shows as 0")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "for people; a negative one shows as 0"
+        )]
         let current = value.max(0.0) as u64;
         self.ctx.reporter.progress(ProgressUpdate {
             stage: "burning in",

@@ -22,7 +22,7 @@ mod work;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use speediso_model::burn_in::{BurnInReport, BurnInTask, MemoryStep, Scenario, Worst};
+use speediso_model::burn_in::{BurnInReport, BurnInTask, Scenario, Worst};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::{Plan, PlanDigest};
@@ -78,14 +78,6 @@ pub fn execute_meddled(
     // It has come to its end: the next order begins anew.
     record.forget();
     conclude(&scenario, ran, &record, ctx)
-}
-
-/// Fills and checks a part of the memory once, for the benchmark: bytes per second of its parts.
-///
-/// # Errors
-/// When the memory cannot be had.
-pub fn memory_once(step: &MemoryStep, ctx: &TaskCtx) -> Result<serde_json::Value, Fault> {
-    memory::once(step, ctx)
 }
 
 fn scenario(task: &BurnInTask) -> Result<Scenario, Fault> {

@@ -101,6 +101,11 @@ impl Tools {
         Ok(toolbox)
     }
 
+    /// Where a program of the running system is, if it has it.
+    pub(crate) fn path_of(&self, program: &str) -> Option<PathBuf> {
+        self.in_path(program)
+    }
+
     /// busybox has applets of the same names that know a part of the options: not the same program.
     fn in_path(&self, program: &str) -> Option<PathBuf> {
         let is_program = |path: &PathBuf| {
