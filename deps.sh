@@ -45,6 +45,8 @@ bzip2: compressed test images
 lz4: compressed test images
 pigz: benchmarks
 bmap-tools: benchmarks
+memtester: benchmarks
+stress-ng: benchmarks, and an engine of burn-in
 python3-venv: benchmarks (ironic-python-agent)
 parted: benchmarks (ironic-python-agent)
 libssl-dev: benchmarks (coreos-installer)

@@ -2,6 +2,7 @@
 //! the usual pipes, taken in turn on the same machine. Ratios mean something; absolute times are this machine's.
 
 mod boot;
+mod memory;
 mod sharing;
 mod wipe;
 mod write;
@@ -19,7 +20,8 @@ pub(crate) struct Options {
     pub(crate) agent: PathBuf,
     pub(crate) builds: PathBuf,
     pub(crate) rounds: u32,
-    /// Only the writing, and only cases with this in their name; `wipe`: only the wiping.
+    /// Only the writing, and only cases with this in their name; `wipe`: only the wiping; `memory`:
+    /// only the memory test.
     pub(crate) only: Option<String>,
 }
 
@@ -33,6 +35,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     show.phase("Sizes", "1 s", || sizes(options))?;
     if options.only.as_deref() == Some("wipe") {
         return show.phase("Wiping loop devices", "2 minutes", || wipe(&root, options));
+    }
+    if options.only.as_deref() == Some("memory") {
+        return show.phase("Testing memory", "3 minutes", || memory(&root, options));
     }
     let image = debian_image(&root, &mut show)?;
     show.phase("Writing an image to a loop device", "5 minutes, and 5 more the first time", || {
@@ -48,6 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     show.phase("Wiping loop devices", "2 minutes", || wipe(&root, options))?;
+    show.phase("Testing memory", "3 minutes", || memory(&root, options))?;
     let mut programs = Programs::beside_this(&root)?;
     programs.boot_files = options.builds.join("latest");
     let lab = Lab::builder().build()?;
@@ -61,6 +67,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn wipe(root: &Path, options: &Options) -> Result<()> {
     wipe::run(&options.agent, options.rounds, &root.join("target/bench/wipe.json"))
+}
+
+fn memory(root: &Path, options: &Options) -> Result<()> {
+    memory::run(&options.agent, options.rounds, &root.join("target/bench/memory.json"))
 }
 
 fn sizes(options: &Options) -> Result<()> {

@@ -200,8 +200,10 @@ macro_rules! call {
                 // SAFETY: the processor has AVX2, as was just asked.
                 unsafe { avx2::$function$(::<$mixed>)?($($argument),*) }
             }
-            // Part of every x86-64.
-            _ => sse2::$function$(::<$mixed>)?($($argument),*),
+            _ => {
+                // SAFETY: SSE2 is part of every x86-64.
+                unsafe { sse2::$function$(::<$mixed>)?($($argument),*) }
+            }
         }
     };
 }
