@@ -14,7 +14,8 @@ fn a_machine_burns_in_by_its_command_line_and_survives_its_agent() {
     let mut ssh = LiveSsh::with_fresh_key(&lab, "burn").unwrap();
     let words = format!("SPEEDISO=burnin speediso.sshkey=\"{}\"", ssh.public);
     let ramdisk = Ramdisk::of(&programs().unwrap());
-    let mut machine = ramdisk.machine("burn", &words).memory_mib(512).cpus(2).disk(disk.plugged()).power_on(&lab).unwrap();
+    let mut machine =
+        ramdisk.machine("burn", &words).memory_mib(512).cpus(2).disk(disk.plugged()).power_on(&lab).unwrap();
     ssh.to(&lab, &machine).unwrap();
 
     // The processors are done and memory is under test: what dies now is begun again, what is done is not.

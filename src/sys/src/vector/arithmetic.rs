@@ -10,7 +10,7 @@ pub type Lanes<T> = [T; 8];
 
 /// A prime just below 2^32 that makes long cycles of multiply-with-carry.
 const FACTOR: u64 = 4_294_957_665;
-const CONSTANTS: [f64; 3] = [1.732_050_807_568_877_2, 2.718_281_828_459_045, 1.259_921_049_894_873];
+const CONSTANTS: [f64; 3] = [1.732_050_807_568_877_2, 2.236_067_977_499_79, 1.259_921_049_894_873];
 
 /// Multiply with carry in every lane.
 pub fn integer_rounds(width: Width, lanes: &mut Lanes<u64>, rounds: u32) {

@@ -1,6 +1,7 @@
 //! Runs the groups of a scenario one after the other, and the steps of a group side by side.
 
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -99,7 +100,11 @@ fn run_group(
     let guard = Guard::set(&ctx.roots);
     let began = Timestamp::now();
     let (found, seen) = thread::scope(|scope| {
-        let watching = scope.spawn(|| guard.watch(&lives));
+        let (working_still, done) = mpsc::channel();
+        let watching = scope.spawn({
+            let (guard, lives) = (&guard, &lives);
+            move || guard.watch(lives, &done)
+        });
         let working: Vec<_> = lives
             .iter()
             .zip(works)
@@ -111,7 +116,7 @@ fn run_group(
             })
             .collect();
         let found: Vec<_> = working.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        guard.dismiss();
+        drop(working_still);
         (found, watching.join())
     });
     let seen =

@@ -1,7 +1,7 @@
 //! Looks at what the kernel counts and says of the hardware while steps work. All steps of a group share what it sees:
 //! which of them woke the error, nobody knows.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 
 use speediso_model::burn_in::Measurement;
@@ -19,30 +19,19 @@ pub(super) struct Guard {
     roots: Roots,
     before: Counts,
     log: Mutex<Result<KernelLog, String>>,
-    done: (Mutex<Option<mpsc::Sender<()>>>, Mutex<Option<mpsc::Receiver<()>>>),
 }
 
 impl Guard {
     pub(super) fn set(roots: &Roots) -> Self {
-        let (sender, receiver) = mpsc::channel();
         Self {
             roots: roots.clone(),
             before: machine_check::read(roots),
             log: Mutex::new(KernelLog::from_now(roots).map_err(|e| format!("the kernel's log could not be read: {e}"))),
-            done: (Mutex::new(Some(sender)), Mutex::new(Some(receiver))),
         }
     }
 
-    /// Ends watching.
-    pub(super) fn dismiss(&self) {
-        self.done.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// Until it is dismissed. What is new is told at once.
-    pub(super) fn watch(&self, lives: &[Live<'_>]) -> Findings {
-        let Some(done) = self.done.1.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Findings::default();
-        };
+    /// Until the other end of `done` is dropped. What is new is told at once.
+    pub(super) fn watch(&self, lives: &[Live<'_>], done: &Receiver<()>) -> Findings {
         let mut lines = Vec::new();
         let mut n_lines = 0;
         let mut last = self.before.clone();

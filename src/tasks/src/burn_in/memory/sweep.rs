@@ -63,7 +63,7 @@ impl Fill {
             Self::Plain(pattern) => pattern.word(place),
             Self::Rows(pattern) if place / ROW as u64 % 2 == 1 => pattern.inverted().word(place),
             Self::Rows(pattern) => pattern.word(place),
-            Self::Walking(offset) => 1 << (place + offset) % 64,
+            Self::Walking(offset) => 1 << ((place + offset) % 64),
         }
     }
 
@@ -160,8 +160,12 @@ impl<'a> Sweeper<'a> {
         let mut go = |act: Act, downwards: bool| self.go(name, act, downwards, pieces);
         match kind {
             MemoryPattern::OwnAddress => {
-                let own =
-                    Fill::Plain(Pattern { start: 0, step: 8, mixed: false, flip: if pass % 2 == 0 { 0 } else { !0 } });
+                let own = Fill::Plain(Pattern {
+                    start: 0,
+                    step: 8,
+                    mixed: false,
+                    flip: if pass.is_multiple_of(2) { 0 } else { !0 },
+                });
                 go(Act::Write(own), false);
                 go(Act::Check(own), false);
             }
@@ -187,13 +191,14 @@ impl<'a> Sweeper<'a> {
                 }
             }
             MemoryPattern::Rows => {
-                let rows = Fill::Rows(Pattern::constant(if pass % 2 == 0 { 0 } else { 0xaaaa_aaaa_aaaa_aaaa }));
+                let rows =
+                    Fill::Rows(Pattern::constant(if pass.is_multiple_of(2) { 0 } else { 0xaaaa_aaaa_aaaa_aaaa }));
                 go(Act::Write(rows), false);
                 go(Act::Turn(rows, rows.inverted()), false);
                 go(Act::Check(rows.inverted()), false);
             }
             MemoryPattern::Neighbours => {
-                let rows = Fill::Rows(Pattern::constant(if pass % 2 == 0 { !0 } else { 0 }));
+                let rows = Fill::Rows(Pattern::constant(if pass.is_multiple_of(2) { !0 } else { 0 }));
                 go(Act::Write(rows), false);
                 self.read_neighbours(pieces, pass);
                 self.go(name, Act::Check(rows), false, pieces);
