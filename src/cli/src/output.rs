@@ -6,7 +6,7 @@ use serde::Serialize;
 use speediso_model::api::{Alert, ImageView, List, NodeView, OrderView, Rule, StoredEvent};
 use speediso_model::certificate::machine::KnownDisk;
 use speediso_model::certificate::site::{CertificatePolicy, CertificateView, SiteKeyView};
-use speediso_model::certificate::words::{level_name, method_name};
+use speediso_model::certificate::words::method_name;
 use speediso_model::fault::{Fault, FaultClass};
 use speediso_model::hints;
 use speediso_model::inventory::Inventory;
@@ -255,7 +255,7 @@ pub(crate) fn certificates(found: &List<CertificateView>) -> String {
             item.number.to_string(),
             item.issued.to_string(),
             printable(&item.subject),
-            level_name(item.reached).into(),
+            item.reached.name().into(),
             item.method.map_or("all its devices", method_name).into(),
         ]);
     }

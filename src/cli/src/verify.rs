@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
-use speediso_model::certificate::words::{level_name, method_name, verification_name};
+use speediso_model::certificate::words::{method_name, verification_name};
 use speediso_model::certificate::{Chain, Document, Medium, NotACertificate, SiteKey, Subject, document};
 
 use crate::args::VerifyCertificateArgs;
@@ -153,21 +153,21 @@ fn said(document: &Document) -> Vec<String> {
     match &statement.subject {
         Subject::Device(device) => {
             let s = &device.sanitization;
-            lines.push(format!("{} reached by {}", level_name(s.reached), method_name(s.method)));
+            lines.push(format!("{} reached by {}", s.reached.name(), method_name(s.method)));
             lines.push(format!("verification: {}", verification_name(device.verification.kind)));
             if let Medium::Volume { of } = &device.device.medium {
                 lines.push(format!("ATTENTION: a volume of {of}; this is no statement about any physical medium"));
             }
         }
         Subject::Machine(machine) => {
-            lines.push(format!("{} reached on each of its devices:", level_name(machine.reached)));
+            lines.push(format!("{} reached on each of its devices:", machine.reached.name()));
             for device in &machine.devices {
                 lines.push(format!(
                     "  certificate {}: {} serial {}, {} by {}; sha256 {}",
                     device.number,
                     device.model,
                     device.serial,
-                    level_name(device.reached),
+                    device.reached.name(),
                     method_name(device.method),
                     device.document
                 ));

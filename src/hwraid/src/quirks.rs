@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use speediso_model::inventory::Disk;
 
 use crate::tool::Adaptor;
 use crate::{arcconf, mvcli, ssacli, storcli};
@@ -24,7 +23,6 @@ struct Quirks {
     version: u32,
     tools: Vec<ToolFiles>,
     controllers: Vec<ControllerRule>,
-    volumes: Vec<VolumeRule>,
     quirks: Vec<Quirk>,
 }
 
@@ -119,45 +117,6 @@ impl ControllerRule {
 #[must_use]
 pub fn recognise(function: &PciFunction) -> Option<&'static ControllerRule> {
     DATA.controllers.iter().find(|rule| rule.is_it(function))
-}
-
-/// By what a disk is recognised as a volume of a RAID controller.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VolumeRule {
-    /// In the words of a refusal: `a volume of a MegaRAID or PERC`.
-    pub says: String,
-    driver: Option<String>,
-    /// SCSI channels from this on hold volumes only.
-    channel_from: Option<u32>,
-    vendor: Option<String>,
-    /// The model, or its beginning if a `*` ends it.
-    model: Option<String>,
-    source: String,
-}
-
-impl VolumeRule {
-    fn is_it(&self, disk: &Disk, driver: Option<&str>) -> bool {
-        let text = |pattern: &Option<String>, found: &str| {
-            pattern.as_ref().is_none_or(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => found.trim().get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)),
-                None => found.trim().eq_ignore_ascii_case(pattern),
-            })
-        };
-        let channel = || disk.hctl.as_ref()?.split(':').nth(1)?.parse::<u32>().ok();
-        self.driver.as_ref().is_none_or(|wanted| driver == Some(wanted))
-            && self.channel_from.is_none_or(|from| channel().is_some_and(|c| c >= from))
-            && text(&self.vendor, &disk.vendor)
-            && text(&self.model, &disk.model)
-    }
-}
-
-/// Whether a disk is a volume of a hardware RAID controller, by what it calls itself and by the driver of its
-/// controller. Such a volume certifies nothing about the drives below it: no sanitize command reaches them, and
-/// overwriting it leaves spares, reserved parts and whatever the volume does not cover.
-#[must_use]
-pub fn volume_rule(disk: &Disk, driver: Option<&str>) -> Option<&'static VolumeRule> {
-    DATA.volumes.iter().find(|rule| rule.is_it(disk, driver))
 }
 
 /// What an adaptor does because a tool is as it is; for the docs and for whoever changes the adaptor.

@@ -6,7 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::{Disk, Transport};
+use crate::inventory::Disk;
+use crate::raid_volume;
 use crate::units::Bytes;
 use crate::wipe::{WipeLevel, WipeMethod, WipeTask};
 
@@ -124,15 +125,6 @@ pub fn is_sanitize(method: WipeMethod) -> bool {
             | M::ScsiSanitizeCrypto
             | M::ScsiSanitizeOverwrite
     )
-}
-
-/// A volume of a RAID controller: what is done to it says nothing of the disks behind it.
-#[must_use]
-pub fn is_raid_volume(disk: &Disk) -> bool {
-    const WORDS: [&str; 8] =
-        ["perc", "logical volume", "virtual disk", "megaraid", "serveraid", "raid", "smart array", "logicaldrv"];
-    let text = format!("{} {}", disk.vendor, disk.model).to_ascii_lowercase();
-    matches!(disk.tran, Transport::Scsi | Transport::Sas | Transport::Unknown) && WORDS.iter().any(|w| text.contains(w))
 }
 
 /// Why a method is not the one.
@@ -262,8 +254,10 @@ fn considered(task: &WipeTask, level: WipeLevel) -> Vec<WipeMethod> {
 }
 
 fn fits(task: &WipeTask, disk: &Disk, abilities: &Abilities, method: WipeMethod) -> Result<(), String> {
-    if method != WipeMethod::Overwrite && is_raid_volume(disk) {
-        return Err("it is a volume of a RAID controller; its member disks have to be wiped one by one".into());
+    if method != WipeMethod::Overwrite
+        && let Some(what) = raid_volume::of(disk)
+    {
+        return Err(format!("it is {what}; the member disks behind the RAID controller have to be wiped one by one"));
     }
     abilities.offers(method)?;
     if !task.passes_before.is_empty() && method != WipeMethod::Overwrite {
@@ -300,6 +294,7 @@ fn fits(task: &WipeTask, disk: &Disk, abilities: &Abilities, method: WipeMethod)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Transport;
     use crate::wipe::{WipePass, WipeTargets};
     use proptest::prelude::*;
 

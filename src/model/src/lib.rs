@@ -30,6 +30,7 @@ pub mod partition;
 pub mod plan;
 pub mod profile;
 pub mod raid;
+pub mod raid_volume;
 pub mod share;
 pub mod stack;
 pub mod task;

@@ -9,11 +9,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use speediso_model::inventory::{Disk, Transport, Use};
+use speediso_model::raid_volume;
 use speediso_model::units::Bytes;
 
 use crate::md::KnownArray;
 use crate::roots::{Roots, read_line, read_number};
-use crate::{by_path, ioctl, live};
+use crate::{by_path, ioctl, live, pci};
 
 /// Which kinds of disk count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,7 +94,7 @@ fn read_one(roots: &Roots, name: &str, uses: &Uses) -> Disk {
     };
     let array = name.starts_with("md").then(|| KnownArray::all(roots).into_iter().find(|a| a.device == name)).flatten();
     let wwn = read_line(&dir.join("wwid")).or_else(|| read_line(&device.join("wwid"))).filter(|w| is_wwn(w));
-    let disk = Disk {
+    let mut disk = Disk {
         name: roots.dev.join(name.replace('!', "/")).display().to_string(),
         model: if is_loop { String::new() } else { text(device.join("model")) },
         vendor: if is_loop { String::new() } else { vendor(&device) },
@@ -116,7 +117,10 @@ fn read_one(roots: &Roots, name: &str, uses: &Uses) -> Disk {
         signatures: Vec::new(),
         excluded: None,
         array: None,
+        raid_volume: None,
     };
+    let driver = pci::driver_of_disk(roots, name);
+    disk.raid_volume = raid_volume::recognise(&disk, driver.as_deref()).map(str::to_owned);
     match array {
         Some(array) => array.as_disk(disk),
         None => disk,

@@ -11,16 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use speediso_hwraid::quirks;
 use speediso_hwraid::{Adaptor, Missing, Printed, Step, Tool as _, ToolError, View, Volume, judge, torn_down};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hardware_raid::HardwareRaidTask;
 use speediso_model::inventory::Disk;
 use speediso_model::outcome::{Changed, DeviceResult, Outcome, TaskResult};
 use speediso_model::plan::{DiskIdentity, Plan, PlanDigest};
+use speediso_model::raid_volume;
 use speediso_sys::claim::ClaimedDisk;
-use speediso_sys::pci;
-use speediso_sys::roots::Roots;
 
 use self::intent::{Intent, intend};
 use crate::ctx::TaskCtx;
@@ -32,14 +30,6 @@ const APPEARS: Duration = Duration::from_secs(60);
 
 pub(crate) fn plan(task: &HardwareRaidTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
     intend(task, ctx).map(|intent| intent.plan)
-}
-
-/// What a disk is if it is a volume of a hardware RAID controller: it certifies nothing about the drives below it.
-#[must_use]
-pub fn raid_volume(roots: &Roots, disk: &Disk) -> Option<&'static str> {
-    let name = disk.name.rsplit('/').next().unwrap_or_default();
-    let driver = pci::driver_of_disk(roots, name);
-    quirks::volume_rule(disk, driver.as_deref()).map(|rule| rule.says.as_str())
 }
 
 pub(crate) fn execute(task: &HardwareRaidTask, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult {
@@ -255,7 +245,7 @@ impl Run<'_> {
                 view: Some(Box::new(now.clone())),
             })?;
             if let Some(disk) = found {
-                if raid_volume(&self.ctx.roots, &disk).is_none() {
+                if raid_volume::of(&disk).is_none() {
                     let text = format!("{} does not call itself a RAID volume in a way that is known here", disk.name);
                     self.ctx.reporter.notice(&text);
                 }

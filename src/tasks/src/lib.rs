@@ -33,7 +33,6 @@ use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::Task;
 
 pub use crate::ctx::TaskCtx;
-pub use crate::hardware_raid::raid_volume;
 pub use crate::inventory::collect as collect_inventory;
 pub use crate::power::perform as perform_power;
 

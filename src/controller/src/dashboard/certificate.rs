@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
-use speediso_model::certificate::words::{area_name, level_name, method_name, verification_name};
+use speediso_model::certificate::words::{area_name, method_name, verification_name};
 use speediso_model::certificate::{
     Device, DeviceCertificate, DeviceNotes, Document, Health, Machine, MachineCertificate, Medium, Statement, Subject,
     Verification,
@@ -67,7 +67,7 @@ fn device_certificate(statement: &Statement, certificate: &DeviceCertificate) ->
     html! {
         div.verdict {
             (verdict(sanitization.reached)) " by " (method_name(sanitization.method)) ", verified."
-            @if sanitization.asked != sanitization.reached { " (" (level_name(sanitization.asked)) " was asked for.)" }
+            @if sanitization.asked != sanitization.reached { " (" (sanitization.asked.name()) " was asked for.)" }
         }
         (volume(&device.medium))
         h2 { "Device" }
@@ -76,7 +76,7 @@ fn device_certificate(statement: &Statement, certificate: &DeviceCertificate) ->
         (machine_fields(&certificate.machine))
         h2 { "Sanitization" }
         dl {
-            dt { "Description" } dd { (level_name(sanitization.reached)) ", in the sense of NIST SP 800-88 and IEEE 2883" }
+            dt { "Description" } dd { (sanitization.reached.name()) ", in the sense of NIST SP 800-88 and IEEE 2883" }
             dt { "Method" } dd { (method_name(sanitization.method)) }
             dt { "Steps" } dd { ol { @for step in &sanitization.steps { li { (step) } } } }
             dt { "Tool" } dd { "Speediso, " (work.tool) }
@@ -147,7 +147,7 @@ fn machine_certificate(statement: &Statement, certificate: &MachineCertificate) 
                         td { (device.model) @if let Medium::Volume { of } = &device.medium { br; "volume of " (of) } }
                         td { (or_none(&device.serial)) }
                         td.number-cell { (exact(device.size)) }
-                        td { (level_name(device.reached)) }
+                        td { (device.reached.name()) }
                         td { (method_name(device.method)) }
                     }
                     tr { td {} td colspan="5" { code { "sha256 " (device.document) } } }

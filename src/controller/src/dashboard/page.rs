@@ -4,7 +4,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use speediso_model::api::{Alert, NodeView, StoredEvent};
 use speediso_model::certificate::site::{CertificateView, CertificatesQuery};
-use speediso_model::certificate::words::{level_name, method_name};
+use speediso_model::certificate::words::method_name;
 use speediso_model::event::Progress;
 use speediso_model::hints;
 use speediso_model::inventory::Inventory;
@@ -177,7 +177,7 @@ pub(super) fn certificates(items: &[CertificateView], query: &CertificatesQuery,
                                 td { (item.subject) }
                                 td { (item.serial) }
                                 td { a href={ "/machines/" (item.node) } { (item.node_name) } }
-                                td { (level_name(item.reached)) }
+                                td { (item.reached.name()) }
                                 td { (item.method.map_or("all its devices", method_name)) }
                             }
                         }

@@ -1,3 +1,6 @@
+use speediso_model::inventory::Disk;
+use speediso_model::raid_volume;
+
 use super::*;
 use crate::fixture::fixture;
 
@@ -16,7 +19,6 @@ fn the_data_is_whole() {
     }
     let sources = (DATA.tools.iter().map(|t| &t.source))
         .chain(DATA.controllers.iter().map(|c| &c.source))
-        .chain(DATA.volumes.iter().map(|v| &v.source))
         .chain(all().iter().map(|q| &q.source));
     assert!(sources.into_iter().all(|source| source.len() > 10), "every entry says whence it comes");
     let hex = |text: &String| text.len() == 4 && u16::from_str_radix(text, 16).is_ok();
@@ -52,12 +54,12 @@ fn volumes_are_told_from_drives() {
         let disk =
             Disk { vendor: (*vendor).into(), model: (*model).into(), hctl: Some((*hctl).into()), ..Disk::default() };
         let driver = Some(*driver).filter(|d| *d != "-");
-        assert_eq!(volume_rule(&disk, driver).is_some(), *volume == "yes", "{line}");
+        assert_eq!(raid_volume::recognise(&disk, driver).is_some(), *volume == "yes", "{line}");
         seen += 1;
     }
     assert!(seen > 15);
     // A volume of a card whose maker is not in the list is told by where it hangs.
     let disk = Disk { vendor: "ACME".into(), hctl: Some("0:2:0:0".into()), ..Disk::default() };
-    assert!(volume_rule(&disk, Some("megaraid_sas")).is_some());
-    assert!(volume_rule(&disk, Some("ahci")).is_none());
+    assert!(raid_volume::recognise(&disk, Some("megaraid_sas")).is_some());
+    assert!(raid_volume::recognise(&disk, Some("ahci")).is_none());
 }

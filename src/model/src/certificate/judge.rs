@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::medium::media_type;
-use super::words::{is_at_least, level_name};
+use super::words::is_at_least;
 use super::{Area, Canaries, Device, DeviceAnswer, Health, Medium, Sample, Sanitization, Verification};
 use crate::inventory::Disk;
 use crate::outcome::{DeviceResult, Outcome};
@@ -25,11 +25,11 @@ pub enum Refusal {
     NotPlanned,
     #[error("the agent's report of the wipe cannot be read ({0}): was the ramdisk made before certificates?")]
     Report(String),
-    #[error("the order asked for {}, the report says {}", level_name(*.ordered), level_name(*.reported))]
+    #[error("the order asked for {}, the report says {}", .ordered.name(), .reported.name())]
     OtherLevel { ordered: WipeLevel, reported: WipeLevel },
-    #[error("{} was asked for and {} was reached", level_name(*.asked), .reached.map_or("no level", level_name))]
+    #[error("{} was asked for and {} was reached", .asked.name(), .reached.map_or("no level", |level| level.name()))]
     LevelNotReached { asked: WipeLevel, reached: Option<WipeLevel> },
-    #[error("the report claims {} by a method that reaches {} at most", level_name(*.claimed), level_name(.method.level()))]
+    #[error("the report claims {} by a method that reaches {} at most", .claimed.name(), .method.level().name())]
     BeyondMethod { claimed: WipeLevel, method: WipeMethod },
     #[error("it was not verified: {0}")]
     NoVerification(String),

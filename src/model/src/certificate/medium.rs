@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Disk, Transport};
 use crate::plan::DiskIdentity;
+use crate::raid_volume;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -16,29 +17,10 @@ pub enum Medium {
     Volume { of: String },
 }
 
-/// Names that adaptors and hypervisors give to what they present, in vendor and model, in lower case. Some real drive
-/// may have one of these by accident: it then needs the site's word, which is the right side to err on.
-const PRESENTED: [(&str, &str); 30] = [
-    ("perc", "a hardware RAID (Dell PERC)"),
-    ("dellboss", "a hardware RAID (Dell BOSS)"),
-    ("virtual disk", "a virtual disk, or a volume of a hardware RAID"),
-    ("logical volume", "a hardware RAID"),
-    ("logical disk", "a hardware RAID"),
-    ("raid", "a RAID"),
-    ("megaraid", "a hardware RAID (MegaRAID)"),
-    ("serveraid", "a hardware RAID (ServeRAID)"),
-    ("avago", "a hardware RAID (Broadcom)"),
-    ("smart array", "a hardware RAID (Smart Array)"),
-    ("adaptec", "a hardware RAID (Adaptec)"),
-    ("asr7", "a hardware RAID (Adaptec)"),
-    ("asr8", "a hardware RAID (Adaptec)"),
-    ("areca", "a hardware RAID (Areca)"),
-    ("arc-1", "a hardware RAID (Areca)"),
-    ("3ware", "a hardware RAID (3ware)"),
-    ("amcc", "a hardware RAID (3ware)"),
-    ("lsi mr", "a hardware RAID (LSI)"),
-    ("mr9", "a hardware RAID (MegaRAID)"),
-    ("marvell vd", "a hardware RAID (Marvell)"),
+/// Names that hypervisors, clouds and storage servers give to what they present, in vendor and model, in lower case. Some
+/// real drive may have one of these by accident: it then needs the site's word, which is the right side to err on.
+/// Volumes of RAID adaptors have a place of their own, [`raid_volume`].
+const PRESENTED: [(&str, &str); 10] = [
     ("qemu", "a virtual machine (QEMU)"),
     ("vbox", "a virtual machine (VirtualBox)"),
     ("vmware", "a virtual machine (VMware)"),
@@ -80,6 +62,11 @@ impl Medium {
         let text = format!("{vendor} {}", identity.model).to_lowercase();
         if let Some((_, of)) = PRESENTED.iter().find(|(mark, _)| text.contains(mark)) {
             return volume(of);
+        }
+        // They all say "a volume of ...", or that they are a virtual disk.
+        let named = Disk { model: identity.model.clone(), ..disk.cloned().unwrap_or_default() };
+        if let Some(what) = raid_volume::of(&named) {
+            return volume(what.strip_prefix("a volume of ").unwrap_or(what));
         }
         match disk.map(|d| d.tran) {
             Some(Transport::Nvme | Transport::Sata | Transport::Sas | Transport::Usb | Transport::Mmc) => {

@@ -2,14 +2,6 @@
 
 use crate::wipe::{AreaKind, VerificationKind, WipeLevel, WipeMethod};
 
-#[must_use]
-pub fn level_name(level: WipeLevel) -> &'static str {
-    match level {
-        WipeLevel::Clear => "clear",
-        WipeLevel::Purge => "purge",
-    }
-}
-
 /// Purge includes clear.
 #[must_use]
 pub fn is_at_least(level: WipeLevel, wanted: WipeLevel) -> bool {

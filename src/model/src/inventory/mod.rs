@@ -126,6 +126,9 @@ pub struct Disk {
     /// The name udev would make below `/dev/disk/by-path/`.
     pub by_path: Option<String>,
     pub hctl: Option<String>,
+    /// Of what hardware RAID it is a volume, see [`crate::raid_volume`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raid_volume: Option<String>,
     /// Counts every disk the kernel has seen since boot: a disk swapped under the same name has another one.
     pub diskseq: Option<u64>,
     /// What holds the disk, its partitions included; empty when it is free.

@@ -1,8 +1,9 @@
 //! Everything of a device that can hold data: what the method takes, what is opened for it, and what stays.
 
-use speediso_model::abilities::{Abilities, AtaAbilities, is_raid_volume, is_sanitize};
+use speediso_model::abilities::{Abilities, AtaAbilities, is_sanitize};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::inventory::Disk;
+use speediso_model::raid_volume;
 use speediso_model::units::Bytes;
 use speediso_model::wipe::{AreaKind, WipeMethod, WipedArea};
 use speediso_sys::passthrough::ata;
@@ -67,7 +68,7 @@ pub(super) fn of(disk: &Disk, abilities: &Abilities, method: WipeMethod, hidden:
         }
         Abilities::Scsi(_) | Abilities::ReadWrite(_) => {}
     }
-    let reserved = takes_reserved(method) && !is_raid_volume(disk);
+    let reserved = takes_reserved(method) && raid_volume::of(disk).is_none();
     let how = if reserved { "the standard has this method take them" } else { "not reached by this method" };
     areas.push(area(AreaKind::Reserved, "remapped and spare sectors".into(), Bytes(0), reserved, how));
     areas
@@ -86,8 +87,8 @@ pub(super) fn not_covered(areas: &[WipedArea], disk: &Disk) -> Vec<String> {
             }
         })
         .collect();
-    if is_raid_volume(disk) {
-        texts.push("a volume of a RAID controller: nothing is said of its member disks".into());
+    if let Some(what) = raid_volume::of(disk) {
+        texts.push(format!("it is {what}: nothing is said of its member disks"));
     }
     texts
 }
