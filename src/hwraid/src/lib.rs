@@ -27,7 +27,7 @@ mod view;
 
 pub use crate::goal::{Goal, NewVolume, Step};
 pub use crate::judge::{Missing, judge, torn_down};
-pub use crate::quirks::{Family, PciFunction, recognise, volume_rule};
+pub use crate::quirks::{Family, PciFunction, recognise};
 pub use crate::resolve::{Refusal, resolve};
 pub use crate::tool::{Adaptor, Command, Printed, Tool, ToolError, Waits};
 pub use crate::view::{Controller, Drive, DriveState, Foreign, Level, Size, View, Volume, VolumeState, bare_wwn};

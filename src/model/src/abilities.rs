@@ -1,6 +1,8 @@
 //! What a device can do to forget, as it says itself, and which method is taken of it. Pure: the same answers always
 //! choose the same method, so the choice can stand in a plan.
 
+mod opal;
+
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -10,6 +12,7 @@ use crate::inventory::Disk;
 use crate::raid_volume;
 use crate::units::Bytes;
 use crate::wipe::{WipeLevel, WipeMethod, WipeTask};
+pub use opal::{Opal, OpalAbilities, SecurityClass};
 
 /// What a device answered when it was asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +42,9 @@ pub struct NvmeAbilities {
     pub others: Vec<OtherNamespace>,
     /// Each of two, where the controller tells.
     pub boot_partition: Option<Bytes>,
+    /// Of the controller: all its namespaces are one to it.
+    #[serde(default)]
+    pub opal: Opal,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +77,8 @@ pub struct AtaAbilities {
     pub native: Option<Bytes>,
     /// What it would address without a device configuration overlay as well.
     pub factory: Option<Bytes>,
+    #[serde(default)]
+    pub opal: Opal,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +86,8 @@ pub struct ScsiAbilities {
     pub sanitize_crypto: bool,
     pub sanitize_block: bool,
     pub sanitize_overwrite: bool,
+    #[serde(default)]
+    pub opal: Opal,
 }
 
 impl NvmeAbilities {
@@ -90,12 +100,26 @@ impl NvmeAbilities {
     pub fn takes_all(&self, method: WipeMethod) -> bool {
         match method {
             WipeMethod::NvmeFormatCrypto | WipeMethod::NvmeFormatUserData => self.format_takes_all,
+            // To TCG the whole controller is one device.
+            WipeMethod::OpalRevert => true,
             _ => is_sanitize(method),
         }
     }
 }
 
 impl AtaAbilities {
+    /// As it will be once its password is taken away.
+    #[must_use]
+    pub fn opened(&self) -> Self {
+        Self { security_enabled: false, security_locked: false, ..self.clone() }
+    }
+
+    /// As it will be once its power was gone for a moment.
+    #[must_use]
+    pub fn thawed(&self) -> Self {
+        Self { security_frozen: false, sanitize_frozen: false, ..self.clone() }
+    }
+
     /// Bytes that a host protected area or a lowered maximum address hides.
     #[must_use]
     pub fn hidden_by_hpa(&self) -> Bytes {
@@ -141,6 +165,17 @@ impl fmt::Display for Declined {
 }
 
 impl Abilities {
+    /// What it says of itself as a self-encrypting disk.
+    #[must_use]
+    pub fn opal(&self) -> &Opal {
+        match self {
+            Self::Nvme(nvme) => &nvme.opal,
+            Self::Ata(ata) => &ata.opal,
+            Self::Scsi(scsi) => &scsi.opal,
+            Self::ReadWrite(_) => &Opal::None,
+        }
+    }
+
     /// Whether the device takes `method` as it is now, or why not.
     ///
     /// # Errors
@@ -150,9 +185,12 @@ impl Abilities {
         let says = |yes: bool, what: &str| if yes { Ok(()) } else { Err(format!("the device does not offer {what}")) };
         let other = || Err("the device does not speak this command set".to_owned());
         match (method, self) {
+            (M::OpalRevert, Self::ReadWrite(why)) => Err(why.clone()),
+            (M::OpalRevert, _) => self.opal().reverts(),
+            // Sanitize and format are declined too while a range is locked (TCG SIIS, 4.3 and 5.3).
+            _ if self.opal().is_locked() => Err(OPAL_LOCKED.into()),
             (M::Overwrite, Self::Ata(ata)) if ata.security_locked => Err(LOCKED.into()),
             (M::Overwrite, _) => Ok(()),
-            (M::OpalRevert, _) => Err("this version does not issue it".into()),
             (_, Self::ReadWrite(why)) => Err(why.clone()),
             (M::NvmeSanitizeBlock, Self::Nvme(n)) => says(n.sanitize_block, "sanitize by block erase"),
             (M::NvmeSanitizeCrypto, Self::Nvme(n)) => says(n.sanitize_crypto, "sanitize by crypto erase"),
@@ -174,7 +212,10 @@ impl Abilities {
     }
 }
 
-const LOCKED: &str = "it is locked with an ATA password; unlock it with that password, or have its maker do it";
+const LOCKED: &str =
+    "it is locked with an ATA password; give that password under keys (ata_password), or have its maker open it";
+const OPAL_LOCKED: &str = "it is locked (TCG Opal); give the PSID of its label under keys, which opens it by making it \
+                           forget everything (opal_revert)";
 
 impl AtaAbilities {
     fn sanitizes(&self, offered: bool, what: &str) -> Result<(), String> {
@@ -183,7 +224,7 @@ impl AtaAbilities {
         }
         if self.sanitize_frozen {
             return Err("SANITIZE DEVICE is frozen (the firmware gave SANITIZE FREEZE LOCK); \
-                        a power cycle of the disk alone, pulling it out and in, ends that"
+                        a power cycle of the disk alone, pulling it out and in, ends that, and unfreeze: suspend may"
                 .into());
         }
         if self.security_locked {
@@ -198,14 +239,17 @@ impl AtaAbilities {
         }
         if self.security_frozen {
             return Err("ATA security is frozen, as most firmware leaves it at boot; \
-                        pull the disk out and in while the live system runs, or switch it off in the set-up"
+                        pull the disk out and in while the live system runs, switch it off in the set-up, or let the \
+                        machine be suspended for a moment (unfreeze: suspend)"
                 .into());
         }
         if self.security_locked {
             return Err(LOCKED.into());
         }
         if self.security_enabled {
-            return Err("somebody has set an ATA password, which must be disabled with that password first".into());
+            return Err(
+                "somebody has set an ATA password; give it under keys (ata_password), and it is taken away".into()
+            );
         }
         if self.security_expired {
             return Err("its count of password attempts is used up; power-cycle the disk".into());
@@ -260,6 +304,9 @@ fn fits(task: &WipeTask, disk: &Disk, abilities: &Abilities, method: WipeMethod)
         return Err(format!("it is {what}; the member disks behind the RAID controller have to be wiped one by one"));
     }
     abilities.offers(method)?;
+    if method == WipeMethod::OpalRevert && task.psid_of(disk).is_none() {
+        return Err("it needs the PSID printed on the disk's label, under keys".into());
+    }
     if !task.passes_before.is_empty() && method != WipeMethod::Overwrite {
         return Err("the task asks for passes of the host, which belong to overwriting".into());
     }
@@ -292,121 +339,4 @@ fn fits(task: &WipeTask, disk: &Disk, abilities: &Abilities, method: WipeMethod)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inventory::Transport;
-    use crate::wipe::{WipePass, WipeTargets};
-    use proptest::prelude::*;
-
-    fn task(level: WipeLevel) -> WipeTask {
-        WipeTask::new(WipeTargets::AllDisks, level)
-    }
-
-    fn nvme() -> NvmeAbilities {
-        NvmeAbilities { sanitize_crypto: true, sanitize_block: true, format: true, namespace: 1, ..Default::default() }
-    }
-
-    fn reasons(declined: &[Declined]) -> String {
-        declined.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn the_strongest_method_whose_result_can_be_judged_comes_first() {
-        let disk = Disk::default();
-        let (clear, purge) = (task(WipeLevel::Clear), task(WipeLevel::Purge));
-        assert_eq!(choose(&purge, &disk, &Abilities::Nvme(nvme())), Ok(WipeMethod::NvmeSanitizeBlock));
-        assert_eq!(choose(&clear, &disk, &Abilities::Nvme(nvme())), Ok(WipeMethod::Overwrite));
-        let named = WipeTask { methods: vec![WipeMethod::NvmeSanitizeCrypto], ..purge };
-        assert_eq!(choose(&named, &disk, &Abilities::Nvme(nvme())), Ok(WipeMethod::NvmeSanitizeCrypto));
-    }
-
-    #[test]
-    fn what_cannot_be_purged_is_refused_with_the_reason_of_each_method() {
-        let virtio = Abilities::ReadWrite("a virtio disk has no commands of its own".into());
-        let declined = choose(&task(WipeLevel::Purge), &Disk::default(), &virtio).expect_err("refused");
-        assert!(reasons(&declined).contains("virtio") && declined.len() == 10, "{declined:?}");
-        let allowed = WipeTask { allow: vec![WipeLevel::Clear], ..task(WipeLevel::Purge) };
-        assert_eq!(choose(&allowed, &Disk::default(), &virtio), Ok(WipeMethod::Overwrite));
-
-        let sanitizes = Abilities::Scsi(ScsiAbilities { sanitize_block: true, ..Default::default() });
-        let volume = Disk { tran: Transport::Scsi, model: "PERC H730P".into(), ..Disk::default() };
-        let declined = choose(&task(WipeLevel::Purge), &volume, &sanitizes).expect_err("refused");
-        assert!(reasons(&declined).contains("RAID controller"), "{declined:?}");
-    }
-
-    #[test]
-    fn frozen_and_locked_disks_say_what_to_do() {
-        let frozen = AtaAbilities { security: true, security_frozen: true, ..Default::default() };
-        let by_security = WipeTask { methods: vec![WipeMethod::AtaSecurityErase], ..task(WipeLevel::Clear) };
-        let declined = choose(&by_security, &Disk::default(), &Abilities::Ata(frozen)).expect_err("refused");
-        assert!(reasons(&declined).contains("pull the disk out and in"), "{declined:?}");
-        let locked = Abilities::Ata(AtaAbilities { security_locked: true, ..Default::default() });
-        let declined = choose(&task(WipeLevel::Clear), &Disk::default(), &locked).expect_err("refused");
-        assert!(reasons(&declined).contains("ATA password"), "{declined:?}");
-    }
-
-    #[test]
-    fn another_namespace_is_another_disk() {
-        let other = |attached| OtherNamespace { id: 2, size: Bytes::gib(1), attached };
-        let mut abilities = nvme();
-        abilities.others = vec![other(true)];
-        let purge = task(WipeLevel::Purge);
-        let declined = choose(&purge, &Disk::default(), &Abilities::Nvme(abilities.clone())).expect_err("refused");
-        assert!(reasons(&declined).contains("namespace 2"), "{declined:?}");
-        // Detached, it is nobody's disk: a sanitize takes it, an overwrite would leave it behind.
-        abilities.others = vec![other(false)];
-        let detached = Abilities::Nvme(abilities);
-        assert_eq!(choose(&purge, &Disk::default(), &detached), Ok(WipeMethod::NvmeSanitizeBlock));
-        let all_of_it = WipeTask { hidden_areas: Some(true), ..task(WipeLevel::Clear) };
-        let declined = choose(&all_of_it, &Disk::default(), &detached).expect_err("refused");
-        assert!(reasons(&declined).contains("would keep its data"), "{declined:?}");
-        assert_eq!(choose(&task(WipeLevel::Clear), &Disk::default(), &detached), Ok(WipeMethod::Overwrite));
-    }
-
-    proptest! {
-        /// Whatever a device can: what is chosen is offered, reaches what was asked or allowed, and was named if any were.
-        #[test]
-        fn nothing_weaker_is_ever_chosen(
-            bits in prop::collection::vec(any::<bool>(), 12),
-            kind in 0..4,
-            purge: bool,
-            allow: bool,
-            named in prop::collection::vec(prop::sample::select(WipeMethod::ALL.to_vec()), 0..3),
-            passes: bool,
-        ) {
-            let abilities = match kind {
-                0 => Abilities::Nvme(NvmeAbilities {
-                    sanitize_crypto: bits[0], sanitize_block: bits[1], sanitize_overwrite: bits[2], format: bits[3],
-                    format_crypto: bits[4], format_takes_all: bits[5], namespace_management: bits[6], namespace: 1,
-                    others: bits[7].then_some(OtherNamespace { id: 2, size: Bytes(1), attached: bits[8] }).into_iter().collect(),
-                    boot_partition: None,
-                }),
-                1 => Abilities::Ata(AtaAbilities {
-                    sanitize_crypto: bits[0], sanitize_block: bits[1], sanitize_overwrite: bits[2], sanitize_frozen: bits[3],
-                    security: bits[4], security_enhanced: bits[5], security_enabled: bits[6], security_locked: bits[7],
-                    security_frozen: bits[8], security_expired: bits[9], ..Default::default()
-                }),
-                2 => Abilities::Scsi(ScsiAbilities { sanitize_crypto: bits[0], sanitize_block: bits[1], sanitize_overwrite: bits[2] }),
-                _ => Abilities::ReadWrite("nothing known".into()),
-            };
-            let level = if purge { WipeLevel::Purge } else { WipeLevel::Clear };
-            let task = WipeTask {
-                methods: named.clone(),
-                allow: allow.then_some(WipeLevel::Clear).into_iter().collect(),
-                passes_before: passes.then_some(WipePass::Zeroes).into_iter().collect(),
-                ..task(level)
-            };
-            match choose(&task, &Disk::default(), &abilities) {
-                Ok(method) => {
-                    prop_assert!(abilities.offers(method).is_ok());
-                    prop_assert!(method.level() >= level || allow);
-                    prop_assert!(named.is_empty() || named.contains(&method));
-                    if let Abilities::Nvme(nvme) = &abilities {
-                        prop_assert!(!nvme.takes_all(method) || nvme.others.iter().all(|n| !n.attached));
-                    }
-                }
-                Err(declined) => prop_assert!(declined.iter().all(|d| !d.why.is_empty())),
-            }
-        }
-    }
-}
+mod tests;

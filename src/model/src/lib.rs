@@ -24,6 +24,7 @@ pub mod inventory;
 pub mod layout;
 pub mod node;
 pub mod nvme_format;
+pub mod nvme_namespaces;
 pub mod order;
 pub mod outcome;
 pub mod partition;

@@ -15,11 +15,14 @@ pub use crate::layout::{
     TableKind, VolumeGroup, VolumeKind,
 };
 pub use crate::nvme_format::NvmeFormatTask;
+pub use crate::nvme_namespaces::NvmeNamespacesTask;
 pub use crate::partition::PartitionName;
 pub use crate::raid::RaidTask;
 pub use crate::teardown::TeardownTask;
 use crate::units::MIB;
-pub use crate::wipe::{RecordedDisk, WipeLevel, WipeMethod, WipePass, WipeTargets, WipeTask, WipeVerify};
+pub use crate::wipe::{
+    DiskKey, DiskSecret, RecordedDisk, Unfreeze, WipeLevel, WipeMethod, WipePass, WipeTargets, WipeTask, WipeVerify,
+};
 pub use crate::write_image::{FileSystemKind, Grow, NewFileSystem, ReadBack, WriteImageTask, WriteMode};
 
 /// One atomic order. On the wire: `{"task": "wipe", ...}`.
@@ -34,6 +37,8 @@ pub enum Task {
     Teardown(TeardownTask),
     /// Give an NVMe disk another sector size; everything on it is lost.
     NvmeFormat(NvmeFormatTask),
+    /// Make one namespace of all that an NVMe controller has; everything on its disks is lost.
+    NvmeNamespaces(NvmeNamespacesTask),
     /// Make the volumes of a hardware RAID controller.
     HardwareRaid(HardwareRaidTask),
     /// Partition disks, with file systems, LVM and encryption.
@@ -157,6 +162,7 @@ impl Task {
             Self::Wipe(_) => "wipe",
             Self::Teardown(_) => "teardown",
             Self::NvmeFormat(_) => "nvme_format",
+            Self::NvmeNamespaces(_) => "nvme_namespaces",
             Self::HardwareRaid(_) => "hardware_raid",
             Self::Partition(_) => "partition",
             Self::Raid(_) => "raid",
@@ -184,9 +190,10 @@ impl Task {
             }
             Self::Partition(task) => task.redact(),
             Self::BurnIn(task) => task.redact(),
+            Self::Wipe(task) => task.redact(),
             Self::Inventory(_)
-            | Self::Wipe(_)
             | Self::NvmeFormat(_)
+            | Self::NvmeNamespaces(_)
             | Self::Teardown(_)
             | Self::HardwareRaid(_)
             | Self::Raid(_)
@@ -202,6 +209,7 @@ impl Task {
         match self {
             Self::Wipe(_)
             | Self::NvmeFormat(_)
+            | Self::NvmeNamespaces(_)
             | Self::Teardown(_)
             | Self::Partition(_)
             | Self::HardwareRaid(_)
@@ -229,7 +237,8 @@ impl Task {
             | Self::Capture(_)
             | Self::BurnIn(_) => OnInterrupt::Safe,
             // Their plan is made anew from what is there then.
-            Self::Teardown(_)
+            Self::NvmeNamespaces(_)
+            | Self::Teardown(_)
             | Self::HardwareRaid(_)
             | Self::Partition(_)
             | Self::Raid(_)
@@ -256,6 +265,10 @@ impl Task {
             }
             Self::NvmeFormat(task) => {
                 hinted(&task.device)?;
+                task.check().or_else(invalid)
+            }
+            Self::NvmeNamespaces(task) => {
+                task.devices.iter().try_for_each(hinted)?;
                 task.check().or_else(invalid)
             }
             Self::Teardown(task) => {
@@ -391,6 +404,7 @@ mod tests {
             r#"{"task":"wipe","devices":{"hints":[{"name":"/dev/sda"}]},"level":"clear"}"#,
             r#"{"task":"wipe","devices":"all_disks","level":"sparkling"}"#,
             r#"{"task":"nvme_format","device":{"serial":"x"},"sector_size":4096,"lba_format":1}"#,
+            r#"{"task":"nvme_namespaces","devices":[{"serial":"x"}],"sector_size":4096,"count":2}"#,
             r#"{"task":"power","action":"explode"}"#,
             r#"{"task":"teardown","devices":"all_disks","force":true}"#,
             r#"{"task":"config_drive","device":{"serial":"x"},"content":{"instance_id":"i","hostname":"h"},"extra":1}"#,
@@ -420,6 +434,12 @@ mod tests {
                 r#"{"task":"nvme_format","device":{"serial":"x"},"sector_size":520}"#,
                 FaultCode::TaskInvalid,
                 "sector_size",
+            ),
+            (r#"{"task":"nvme_namespaces","sector_size":4096}"#, FaultCode::TaskInvalid, "no disk is named"),
+            (
+                r#"{"task":"nvme_namespaces","devices":[{"serial":"x"},{}],"sector_size":512}"#,
+                FaultCode::TaskInvalid,
+                "hints are empty",
             ),
             (r#"{"task":"partition","device":{"serial":"x"},"partitions":[]}"#, FaultCode::TaskInvalid, "partitions"),
             (

@@ -1,6 +1,8 @@
 //! What a wipe is asked to do, and what it has to tell of each device. A certificate is made of the latter and of nothing
 //! else, so whatever counts is in it.
 
+mod keys;
+
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::hints::RootDeviceHints;
 use crate::inventory::Disk;
 use crate::units::Bytes;
+pub use keys::{DiskKey, DiskSecret, Unfreeze};
 
 /// Which disks a wipe takes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +77,12 @@ pub struct WipeTask {
     /// say what became of its data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expect: Vec<RecordedDisk>,
+    /// What opens disks that somebody has locked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<DiskKey>,
+    /// Permits to thaw disks that the firmware has frozen. Without it a method that is frozen is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfreeze: Option<Unfreeze>,
 }
 
 /// A disk of an earlier inventory.
@@ -159,6 +168,8 @@ impl WipeTask {
             allow: Vec::new(),
             hidden_areas: None,
             expect: Vec::new(),
+            keys: Vec::new(),
+            unfreeze: None,
         }
     }
 
@@ -195,7 +206,7 @@ impl WipeTask {
         if let Some(disk) = self.expect.iter().find(|d| d.serial.trim().is_empty() && d.wwn.is_none()) {
             return Err(format!("expect: {disk} has neither serial number nor WWN"));
         }
-        Ok(())
+        self.check_keys()
     }
 }
 
@@ -240,7 +251,7 @@ pub enum TriedOn {
 }
 
 impl WipeMethod {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NvmeSanitizeBlock,
         Self::NvmeSanitizeCrypto,
         Self::NvmeSanitizeOverwrite,
@@ -251,6 +262,7 @@ impl WipeMethod {
         Self::ScsiSanitizeBlock,
         Self::ScsiSanitizeCrypto,
         Self::ScsiSanitizeOverwrite,
+        Self::OpalRevert,
         Self::Overwrite,
         Self::NvmeFormatUserData,
         Self::AtaSecurityEraseEnhanced,

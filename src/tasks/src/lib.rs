@@ -15,6 +15,7 @@ mod gptedit;
 mod hardware_raid;
 mod inventory;
 mod nvme_format;
+mod nvme_namespaces;
 mod partition;
 mod place;
 mod power;
@@ -47,6 +48,7 @@ pub fn plan(task: &Task, ctx: &TaskCtx) -> Result<Plan, Fault> {
         Task::Wipe(task) => wipe::plan(task, ctx),
         Task::Teardown(task) => teardown::plan(task, ctx),
         Task::NvmeFormat(task) => nvme_format::plan(task, ctx),
+        Task::NvmeNamespaces(task) => nvme_namespaces::plan(task, ctx),
         Task::HardwareRaid(task) => hardware_raid::plan(task, ctx),
         Task::Partition(task) => partition::plan(task, ctx),
         Task::Raid(task) => raid::plan(task, ctx),
@@ -72,6 +74,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
         Task::Teardown(task) => teardown::execute(task, expected, ctx),
         Task::NvmeFormat(task) => nvme_format::execute(task, expected, ctx),
+        Task::NvmeNamespaces(task) => nvme_namespaces::execute(task, expected, ctx),
         Task::HardwareRaid(task) => hardware_raid::execute(task, expected, ctx),
         Task::Partition(task) => partition::execute(task, expected, ctx),
         Task::Raid(task) => raid::execute(task, expected, ctx),

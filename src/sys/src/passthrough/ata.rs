@@ -1,13 +1,19 @@
 //! ATA commands (ACS-4) inside ATA PASS-THROUGH (16) (SAT-4, 12.2.2).
 
+mod security;
+
 use std::time::Duration;
 
-use speediso_model::abilities::AtaAbilities;
+use speediso_model::abilities::{AtaAbilities, Opal};
 use speediso_model::units::Bytes;
 use speediso_model::wipe::Health;
 
+pub use self::security::{
+    ERASE_PASSWORD, Password, SecurityErase, security_disable, security_disable_ours, security_erase,
+    security_set_password, security_unlock,
+};
 use super::sense::AtaRegisters;
-use super::{CommandError, Data, Declining, Passthrough, SOON, le16, le64, scsi};
+use super::{CommandError, Data, Declining, Passthrough, SOON, le16, le64, opal, scsi};
 
 pub(super) const IDENTIFY_DEVICE: u8 = 0xec;
 pub(super) const READ_NATIVE_MAX_ADDRESS_EXT: u8 = 0x27;
@@ -23,16 +29,10 @@ pub(super) const SANITIZE_STATUS: u16 = 0;
 pub(super) const SMART: u8 = 0xb0;
 pub(super) const SMART_READ_DATA: u16 = 0xd0;
 pub(super) const SMART_RETURN_STATUS: u16 = 0xda;
-const SECURITY_SET_PASSWORD: u8 = 0xf1;
-const SECURITY_ERASE_PREPARE: u8 = 0xf3;
-const SECURITY_ERASE_UNIT: u8 = 0xf4;
-const SECURITY_DISABLE_PASSWORD: u8 = 0xf6;
+pub(super) const TRUSTED_RECEIVE: u8 = 0x5c;
+const TRUSTED_SEND: u8 = 0x5e;
 
 const SECTOR: u64 = 512;
-
-/// Of every password that is set here: known to everybody, so that a disk whose power fails in the middle of an erase can
-/// be opened by whoever reads this.
-pub const ERASE_PASSWORD: &str = "speediso";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SanitizeAction {
@@ -187,6 +187,10 @@ impl Identity {
         self.word(119) & 0xc000 == 0x4000 && self.bit(119, 8)
     }
 
+    fn has_trusted_commands(&self) -> bool {
+        self.word(48) & 0xc000 == 0x4000 && self.bit(48, 0)
+    }
+
     fn has_smart(&self) -> bool {
         self.bit(82, 0) && self.bit(85, 0)
     }
@@ -273,7 +277,50 @@ pub fn abilities(device: &dyn Passthrough) -> Result<AtaAbilities, CommandError>
         accessible: Bytes(identity.accessible()),
         native: native(device, &identity)?.map(Bytes),
         factory: factory(device, &identity)?.map(Bytes),
+        opal: match identity.has_trusted_commands() {
+            true => opal::discover(device, opal::Way::Ata),
+            false => Opal::None,
+        },
     })
+}
+
+/// TRUSTED RECEIVE and SEND: the protocol in the feature, the blocks in the count and the lowest byte of the LBA, the
+/// address above them.
+fn trusted(
+    device: &dyn Passthrough,
+    name: &'static str,
+    command: u8,
+    protocol: u8,
+    specific: u16,
+    data: Data<'_>,
+    limit: Duration,
+) -> Result<(), CommandError> {
+    let [high, low] = opal::blocks(name, &data)?.to_be_bytes();
+    let fields = Fields {
+        feature: u16::from(protocol),
+        count: u16::from(low),
+        lba: u64::from(high) | u64::from(specific) << 8,
+        ..Fields::default()
+    };
+    send(device, name, command, fields, data, limit).map(drop)
+}
+
+pub(super) fn trusted_receive(
+    device: &dyn Passthrough,
+    protocol: u8,
+    specific: u16,
+    data: &mut [u8],
+) -> Result<(), CommandError> {
+    trusted(device, "ATA TRUSTED RECEIVE", TRUSTED_RECEIVE, protocol, specific, Data::In(data), opal::ASKING)
+}
+
+pub(super) fn trusted_send(
+    device: &dyn Passthrough,
+    protocol: u8,
+    specific: u16,
+    data: &[u8],
+) -> Result<(), CommandError> {
+    trusted(device, "ATA TRUSTED SEND", TRUSTED_SEND, protocol, specific, Data::Out(data), opal::SENDING)
 }
 
 /// # Errors
@@ -304,61 +351,6 @@ pub fn sanitize(device: &dyn Passthrough, action: SanitizeAction) -> Result<(), 
     };
     let fields = Fields { feature, count, lba, device: LBA_MODE, extended: true };
     send(device, name, SANITIZE_DEVICE, fields, Data::None, Duration::from_mins(2)).map(drop)
-}
-
-/// Which kind of SECURITY ERASE UNIT.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SecurityErase {
-    Normal,
-    Enhanced,
-}
-
-fn password_block(control: u16) -> [u8; 512] {
-    let mut block = [0; 512];
-    block[..2].copy_from_slice(&control.to_le_bytes());
-    block[2..2 + ERASE_PASSWORD.len()].copy_from_slice(ERASE_PASSWORD.as_bytes());
-    block
-}
-
-fn security(
-    device: &dyn Passthrough,
-    name: &'static str,
-    command: u8,
-    control: u16,
-    limit: Duration,
-) -> Result<(), CommandError> {
-    let block = password_block(control);
-    let fields = Fields { count: 1, ..Fields::default() };
-    send(device, name, command, fields, Data::Out(&block), limit).map(drop)
-}
-
-/// Sets [`ERASE_PASSWORD`] as user password, security level high. [`security_disable`] takes it away; a successful erase
-/// does so too.
-///
-/// # Errors
-/// When the device declines.
-pub fn security_set_password(device: &dyn Passthrough) -> Result<(), CommandError> {
-    security(device, "ATA SECURITY SET PASSWORD", SECURITY_SET_PASSWORD, 0, SOON)
-}
-
-/// Comes back when the disk has erased itself, which takes hours on a disk that turns.
-///
-/// # Errors
-/// When the device declines or fails; then the password is still set.
-pub fn security_erase(device: &dyn Passthrough, kind: SecurityErase, minutes: Option<u32>) -> Result<(), CommandError> {
-    let prepare = "ATA SECURITY ERASE PREPARE";
-    send(device, prepare, SECURITY_ERASE_PREPARE, Fields::default(), Data::None, SOON)?;
-    // What the disk announces is a guess, and 508 minutes mean "at least"; half as much again and an hour.
-    let announced = minutes.map_or(24 * 60, |m| if m >= 508 { 24 * 60 } else { m + m / 2 + 60 });
-    let limit = Duration::from_mins(u64::from(announced));
-    let control = if kind == SecurityErase::Enhanced { 1 << 1 } else { 0 };
-    security(device, "ATA SECURITY ERASE UNIT", SECURITY_ERASE_UNIT, control, limit)
-}
-
-/// # Errors
-/// When the device declines: it then keeps [`ERASE_PASSWORD`].
-pub fn security_disable(device: &dyn Passthrough) -> Result<(), CommandError> {
-    security(device, "ATA SECURITY DISABLE PASSWORD", SECURITY_DISABLE_PASSWORD, 0, SOON)
 }
 
 /// Gives back whatever a device configuration overlay hides. The accessible size grows with [`open_native`] only.

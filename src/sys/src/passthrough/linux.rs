@@ -12,8 +12,10 @@ use crate::inflight;
 use crate::peek::Peek;
 
 mod raw {
-    // linux/nvme_ioctl.h: NVME_IOCTL_ID, which is _IO('N', 0x40), and NVME_IOCTL_ADMIN_CMD; scsi/sg.h: SG_IO.
+    // linux/nvme_ioctl.h: NVME_IOCTL_ID and NVME_IOCTL_RESCAN, which are _IO('N', 0x40) and _IO('N', 0x46), and
+    // NVME_IOCTL_ADMIN_CMD; scsi/sg.h: SG_IO.
     nix::ioctl_none!(nvme_id, b'N', 0x40);
+    nix::ioctl_none!(nvme_rescan, b'N', 0x46);
     nix::ioctl_readwrite!(nvme_admin_cmd, b'N', 0x41, super::NvmePassthruCmd);
     nix::ioctl_readwrite_bad!(sg_io, 0x2285, super::SgIoHdr);
 }
@@ -96,7 +98,14 @@ fn nvme_namespace(file: &File) -> Result<u32, CommandError> {
     u32::try_from(id).map_err(|e| failed(NAME, io::Error::other(e)))
 }
 
-fn nvme_admin(
+/// Has the kernel ask a controller again which namespaces it has.
+pub(crate) fn nvme_rescan(controller: &File) -> Result<(), CommandError> {
+    // SAFETY: NVME_IOCTL_RESCAN takes no argument.
+    let asked = unsafe { raw::nvme_rescan(controller.as_raw_fd()) };
+    asked.map(drop).map_err(|errno| failed("NVMe rescan", errno.into()))
+}
+
+pub(crate) fn nvme_admin(
     file: &File,
     name: &'static str,
     command: &NvmeCommand,

@@ -6,8 +6,9 @@
 //! the specifications and not against itself.
 
 pub mod ata;
-mod linux;
+pub(crate) mod linux;
 pub mod nvme;
+pub mod opal;
 pub mod questions;
 pub mod scsi;
 mod sense;

@@ -1,17 +1,25 @@
 //! NVMe admin commands (NVMe base specification 2.0 and command set specifications).
 
+mod namespaces;
+
 use std::time::Duration;
 
-use speediso_model::abilities::{NvmeAbilities, OtherNamespace};
+use speediso_model::abilities::{NvmeAbilities, Opal, OtherNamespace};
 use speediso_model::units::Bytes;
 use speediso_model::wipe::Health;
 
-use super::{CommandError, Data, Declining, NvmeCommand, Passthrough, SOON, le16, le32, le64};
+pub use self::namespaces::{
+    attach, attached_to, common_formats, create_namespace, delete_namespace, granularity, namespaces,
+};
+use super::{CommandError, Data, Declining, NvmeCommand, Passthrough, SOON, le16, le32, le64, opal};
 
 pub(super) const GET_LOG_PAGE: u8 = 0x02;
 pub(super) const IDENTIFY: u8 = 0x06;
+pub(super) const NAMESPACE_MANAGEMENT: u8 = 0x0d;
 pub(super) const NAMESPACE_ATTACHMENT: u8 = 0x15;
 pub(super) const FORMAT_NVM: u8 = 0x80;
+pub(super) const SECURITY_SEND: u8 = 0x81;
+pub(super) const SECURITY_RECEIVE: u8 = 0x82;
 pub(super) const SANITIZE: u8 = 0x84;
 
 const ALL_NAMESPACES: u32 = 0xffff_ffff;
@@ -24,15 +32,25 @@ const FORMAT_LIMIT: Duration = Duration::from_hours(12);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Controller {
     pub id: u16,
+    pub serial: String,
     pub firmware: String,
+    /// Of the subsystem there may be others, with hosts of their own.
+    pub may_have_siblings: bool,
     pub optional_commands: u16,
     pub format_attributes: u8,
     pub sanitize: u32,
     pub namespaces: u32,
+    /// Bytes of all that there is for namespaces, and of what none has; 0 where the controller does not tell.
+    pub capacity: u64,
     pub unallocated: u64,
 }
 
 impl Controller {
+    #[must_use]
+    pub fn takes_security_commands(&self) -> bool {
+        self.optional_commands & 1 != 0
+    }
+
     #[must_use]
     pub fn can_format(&self) -> bool {
         self.optional_commands & (1 << 1) != 0
@@ -71,13 +89,19 @@ impl Namespace {
     /// The best that has sectors of so many bytes and no metadata.
     #[must_use]
     pub fn best_format(&self, bytes: u32) -> Option<LbaFormat> {
-        self.formats.iter().filter(|f| f.bytes == bytes && f.metadata == 0).min_by_key(|f| f.performance).copied()
+        best_of(&self.formats, bytes)
     }
 
     #[must_use]
     pub fn size(&self) -> Bytes {
         Bytes(self.format().map_or(0, |f| self.blocks.saturating_mul(u64::from(f.bytes))))
     }
+}
+
+/// The best format that has sectors of so many bytes and no metadata.
+#[must_use]
+pub fn best_of(formats: &[LbaFormat], bytes: u32) -> Option<LbaFormat> {
+    formats.iter().filter(|f| f.bytes == bytes && f.metadata == 0).min_by_key(|f| f.performance).copied()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +172,8 @@ pub fn declined(command: &'static str, status: i32) -> CommandError {
         (1, 0x09) => ("invalid log page", Declining::Unsupported),
         (1, 0x0a) => ("invalid format", Declining::Other),
         (1, 0x10) => ("a firmware activation needs a reset first", Declining::Other),
+        (1, 0x15) => ("there is not so much capacity", Declining::Other),
+        (1, 0x16) => ("no number for a namespace is free", Declining::Other),
         (1, 0x18) => ("the namespace is attached already", Declining::Other),
         (1, 0x1a) => ("the namespace is not attached", Declining::Other),
         (1, 0x1b) => ("thin provisioning is not supported", Declining::Other),
@@ -169,8 +195,13 @@ pub fn controller(device: &dyn Passthrough) -> Result<Controller, CommandError> 
     let page = identify(device, "NVMe Identify Controller", 1, 0)?;
     Ok(Controller {
         id: le16(&page, 78),
+        serial: super::text(&page[4..24]),
         firmware: super::text(&page[64..72]),
+        // CMIC, bit 1.
+        may_have_siblings: page[76] & 2 != 0,
         optional_commands: le16(&page, 256),
+        // Both are of 16 bytes; 16 EiB are enough for one controller.
+        capacity: le64(&page, 280),
         unallocated: le64(&page, 296),
         sanitize: le32(&page, 328),
         namespaces: le32(&page, 516),
@@ -189,14 +220,18 @@ pub fn namespace(device: &dyn Passthrough, id: u32) -> Result<Namespace, Command
         // All zeroes for one that is not attached; then by its allocation.
         page = identify(device, "NVMe Identify allocated Namespace", 0x11, id)?;
     }
+    Ok(parse_namespace(&page))
+}
+
+fn parse_namespace(page: &[u8]) -> Namespace {
     // Bits 3:0 of FLBAS and, for more than 16 formats, 6:5 above them.
     let in_use = (page[26] & 0x0f) | (page[26] >> 1 & 0x30);
     let formats = (0..=page[25]).filter(|index| *index < 64);
-    Ok(Namespace {
-        blocks: le64(&page, 0),
+    Namespace {
+        blocks: le64(page, 0),
         formats: formats
             .filter_map(|index| {
-                let word = le32(&page, 128 + 4 * usize::from(index));
+                let word = le32(page, 128 + 4 * usize::from(index));
                 let shift = word >> 16 & 0xff;
                 let bytes = 1u32.checked_shl(shift).filter(|_| (9..=16).contains(&shift))?;
                 let performance = u8::try_from(word >> 24 & 3).ok()?;
@@ -205,30 +240,7 @@ pub fn namespace(device: &dyn Passthrough, id: u32) -> Result<Namespace, Command
             .collect(),
         in_use,
         protection: page[29] & 0x7,
-    })
-}
-
-fn list(device: &dyn Passthrough, name: &'static str, cns: u32) -> Result<Vec<u32>, CommandError> {
-    let page = identify(device, name, cns, 0)?;
-    Ok((0..PAGE).step_by(4).map(|at| le32(&page, at)).take_while(|id| *id != 0).collect())
-}
-
-/// Those that have blocks, and whether each is attached to this controller.
-///
-/// # Errors
-/// When no answer can be had.
-pub fn namespaces(device: &dyn Passthrough) -> Result<Vec<(u32, bool)>, CommandError> {
-    let attached = list(device, "NVMe list of attached namespaces", 0x02)?;
-    let allocated = match list(device, "NVMe list of allocated namespaces", 0x10) {
-        Ok(list) => list,
-        // Without namespace management there is nothing that could be allocated and not attached.
-        Err(e) if e.declining().is_some() => attached.clone(),
-        Err(e) => return Err(e),
-    };
-    let mut all: Vec<(u32, bool)> = attached.iter().map(|id| (*id, true)).collect();
-    all.extend(allocated.into_iter().filter(|id| !attached.contains(id)).map(|id| (id, false)));
-    all.sort_unstable();
-    Ok(all)
+    }
 }
 
 fn log(device: &dyn Passthrough, name: &'static str, page: u8, bytes: &mut [u8]) -> Result<(), CommandError> {
@@ -312,18 +324,33 @@ pub fn format(
     device.nvme("NVMe Format NVM", &command, Data::None, FORMAT_LIMIT).map(drop)
 }
 
-/// Makes a namespace known to the controller, or takes it away from it. Its data stay.
-///
-/// # Errors
-/// When the device declines.
-pub fn attach(device: &dyn Passthrough, namespace: u32, controller: u16, attach: bool) -> Result<(), CommandError> {
-    let mut list = vec![0; PAGE];
-    list[..2].copy_from_slice(&1u16.to_le_bytes());
-    list[2..4].copy_from_slice(&controller.to_le_bytes());
-    let name = if attach { "NVMe Namespace Attachment, attach" } else { "NVMe Namespace Attachment, detach" };
-    let cdw10 = u32::from(!attach);
-    let command = NvmeCommand { opcode: NAMESPACE_ATTACHMENT, namespace, cdw10, ..NvmeCommand::default() };
-    device.nvme(name, &command, Data::Out(&list), SOON).map(drop)
+fn security(opcode: u8, protocol: u8, specific: u16, length: usize) -> NvmeCommand {
+    NvmeCommand {
+        opcode,
+        cdw10: u32::from(protocol) << 24 | u32::from(specific) << 8,
+        cdw11: u32::try_from(length).unwrap_or(0),
+        ..NvmeCommand::default()
+    }
+}
+
+pub(super) fn security_receive(
+    device: &dyn Passthrough,
+    protocol: u8,
+    specific: u16,
+    data: &mut [u8],
+) -> Result<(), CommandError> {
+    let command = security(SECURITY_RECEIVE, protocol, specific, data.len());
+    device.nvme("NVMe Security Receive", &command, Data::In(data), opal::ASKING).map(drop)
+}
+
+pub(super) fn security_send(
+    device: &dyn Passthrough,
+    protocol: u8,
+    specific: u16,
+    data: &[u8],
+) -> Result<(), CommandError> {
+    let command = security(SECURITY_SEND, protocol, specific, data.len());
+    device.nvme("NVMe Security Send", &command, Data::Out(data), opal::SENDING).map(drop)
 }
 
 /// What the controller can do to forget, and what there is to forget.
@@ -348,6 +375,10 @@ pub fn abilities(device: &dyn Passthrough, this: u32) -> Result<NvmeAbilities, C
         namespace: this,
         others,
         boot_partition: boot_partition(device),
+        opal: match controller.takes_security_commands() {
+            true => opal::discover(device, opal::Way::Nvme),
+            false => Opal::None,
+        },
     })
 }
 

@@ -1,12 +1,18 @@
 //! Commands that change nothing: what a disk may be asked that nobody has claimed.
 
-use super::{Data, NvmeCommand, ata, nvme, scsi};
+use super::{Data, NvmeCommand, ata, nvme, opal, scsi};
 
 /// Whether the command only asks. Everything that is not known to is not.
 #[must_use]
 pub fn is_nvme_question(command: &NvmeCommand, data: &Data<'_>) -> bool {
     // Get Log Page may clear a pending event unless it is told to retain it; none of the pages read here has events.
-    matches!(command.opcode, nvme::IDENTIFY | nvme::GET_LOG_PAGE) && !matches!(data, Data::Out(_))
+    let asks = match command.opcode {
+        nvme::IDENTIFY | nvme::GET_LOG_PAGE => true,
+        // Of TCG's protocol the discovery; what else is received there answers what was sent.
+        nvme::SECURITY_RECEIVE => command.cdw10 == u32::from(opal::PROTOCOL) << 24 | u32::from(opal::DISCOVERY) << 8,
+        _ => false,
+    };
+    asks && !matches!(data, Data::Out(_))
 }
 
 #[must_use]
@@ -17,7 +23,14 @@ pub fn is_scsi_question(cdb: &[u8], data: &Data<'_>) -> bool {
     match cdb {
         [scsi::INQUIRY | scsi::REQUEST_SENSE, ..] => true,
         [scsi::SERVICE_ACTION_IN_16, action, ..] => action & 0x1f == scsi::READ_CAPACITY_16,
+        [scsi::SECURITY_PROTOCOL_IN, protocol, high, low, ..] => {
+            *protocol == opal::PROTOCOL && u16::from_be_bytes([*high, *low]) == opal::DISCOVERY
+        }
         [scsi::MAINTENANCE_IN, action, ..] => action & 0x1f == scsi::REPORT_SUPPORTED_OPCODES,
+        // The address of the discovery is in bits 8 to 23 of the LBA, of which these are the second and the third byte.
+        [scsi::ATA_PASS_THROUGH_16, _, _, _, feature, _, _, _, _, _, low, _, high, _, ata::TRUSTED_RECEIVE, _] => {
+            *feature == opal::PROTOCOL && u16::from_be_bytes([*high, *low]) == opal::DISCOVERY
+        }
         [scsi::ATA_PASS_THROUGH_16, _, _, f1, f0, c1, c0, .., command, _] if cdb.len() == 16 => {
             let (feature, count) = (u16::from_be_bytes([*f1, *f0]), u16::from_be_bytes([*c1, *c0]));
             match *command {
@@ -40,7 +53,9 @@ mod tests {
 
     #[test]
     fn what_changes_a_disk_is_no_question() {
-        for opcode in [nvme::SANITIZE, nvme::FORMAT_NVM, nvme::NAMESPACE_ATTACHMENT, 0x09, 0x0d, 0x10] {
+        for opcode in
+            [nvme::SANITIZE, nvme::FORMAT_NVM, nvme::NAMESPACE_ATTACHMENT, nvme::NAMESPACE_MANAGEMENT, 0x09, 0x10]
+        {
             assert!(!is_nvme_question(&NvmeCommand { opcode, ..NvmeCommand::default() }, &Data::None), "{opcode:#x}");
         }
         let mut ata = [0; 16];
@@ -60,6 +75,21 @@ mod tests {
         }
         (ata[6], ata[4], ata[14]) = (1, 0, ata::SANITIZE_DEVICE);
         assert!(!is_scsi_question(&ata, &Data::None), "it clears the memory of a failure");
+        let receive = |cdw10| NvmeCommand { opcode: nvme::SECURITY_RECEIVE, cdw10, ..NvmeCommand::default() };
+        assert!(is_nvme_question(&receive(0x0100_0100), &Data::None), "the discovery");
+        for cdw10 in [0x0110_0400, 0x0200_0100, 0x0100_0000] {
+            assert!(!is_nvme_question(&receive(cdw10), &Data::None), "{cdw10:#x}");
+        }
+        let send = NvmeCommand { opcode: nvme::SECURITY_SEND, ..receive(0x0100_0100) };
+        assert!(!is_nvme_question(&send, &Data::None));
+        for (cdb, asks) in [
+            ([scsi::SECURITY_PROTOCOL_IN, 1, 0, 1], true),
+            ([scsi::SECURITY_PROTOCOL_IN, 1, 0x10, 4], false),
+            ([scsi::SECURITY_PROTOCOL_IN, 2, 0, 1], false),
+            ([scsi::SECURITY_PROTOCOL_OUT, 1, 0, 1], false),
+        ] {
+            assert_eq!(is_scsi_question(&cdb, &Data::None), asks, "{cdb:x?}");
+        }
         for cdb in [&[scsi::SANITIZE, 0x82][..], &[0x04], &[0x2a], &[0x9e, 0x12], &[0xa3, 0x0a], &[]] {
             assert!(!is_scsi_question(cdb, &Data::None), "{cdb:x?}");
         }

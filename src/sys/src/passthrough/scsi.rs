@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use speediso_model::abilities::ScsiAbilities;
 
-use super::{CommandError, Data, Declining, Passthrough, SOON, ScsiAnswer, Sense, text};
+use super::{CommandError, Data, Declining, Passthrough, SOON, ScsiAnswer, Sense, opal, text};
 
 pub(super) const REQUEST_SENSE: u8 = 0x03;
 pub(super) const INQUIRY: u8 = 0x12;
@@ -14,6 +14,8 @@ pub(super) const SERVICE_ACTION_IN_16: u8 = 0x9e;
 pub(super) const READ_CAPACITY_16: u8 = 0x10;
 pub(super) const MAINTENANCE_IN: u8 = 0xa3;
 pub(super) const REPORT_SUPPORTED_OPCODES: u8 = 0x0c;
+pub(super) const SECURITY_PROTOCOL_IN: u8 = 0xa2;
+pub(super) const SECURITY_PROTOCOL_OUT: u8 = 0xb5;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SanitizeAction {
@@ -117,7 +119,39 @@ pub fn abilities(device: &dyn Passthrough) -> Result<ScsiAbilities, CommandError
         sanitize_crypto: takes_sanitize(device, SanitizeAction::Crypto)?,
         sanitize_block: takes_sanitize(device, SanitizeAction::Block)?,
         sanitize_overwrite: takes_sanitize(device, SanitizeAction::Overwrite)?,
+        opal: opal::discover(device, opal::Way::Scsi),
     })
+}
+
+/// SPC-5, 6.40 and 6.41, with the length in bytes.
+fn security(opcode: u8, protocol: u8, specific: u16, length: usize) -> [u8; 12] {
+    let mut cdb = [0; 12];
+    (cdb[0], cdb[1]) = (opcode, protocol);
+    cdb[2..4].copy_from_slice(&specific.to_be_bytes());
+    cdb[6..10].copy_from_slice(&u32::try_from(length).unwrap_or(0).to_be_bytes());
+    cdb
+}
+
+pub(super) fn security_in(
+    device: &dyn Passthrough,
+    protocol: u8,
+    specific: u16,
+    data: &mut [u8],
+) -> Result<(), CommandError> {
+    const NAME: &str = "SCSI SECURITY PROTOCOL IN";
+    let cdb = security(SECURITY_PROTOCOL_IN, protocol, specific, data.len());
+    good(NAME, device.scsi(NAME, &cdb, Data::In(data), opal::ASKING)?)
+}
+
+pub(super) fn security_out(
+    device: &dyn Passthrough,
+    protocol: u8,
+    specific: u16,
+    data: &[u8],
+) -> Result<(), CommandError> {
+    const NAME: &str = "SCSI SECURITY PROTOCOL OUT";
+    let cdb = security(SECURITY_PROTOCOL_OUT, protocol, specific, data.len());
+    good(NAME, device.scsi(NAME, &cdb, Data::Out(data), opal::SENDING)?)
 }
 
 /// Begins; [`sanitize_status`] tells when it is over. AUSE is not set: a failed one keeps the device closed.

@@ -13,7 +13,8 @@ use super::target::Target;
 
 /// Whether a method is said by its standard to take remapped and spare sectors too.
 fn takes_reserved(method: WipeMethod) -> bool {
-    is_sanitize(method) || matches!(method, WipeMethod::NvmeFormatCrypto | WipeMethod::AtaSecurityEraseEnhanced)
+    use WipeMethod as M;
+    is_sanitize(method) || matches!(method, M::NvmeFormatCrypto | M::AtaSecurityEraseEnhanced | M::OpalRevert)
 }
 
 /// As they are after a success of `method`; `hidden` if the task covers hidden areas.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use speediso_model::abilities::{Abilities, NvmeAbilities};
+use speediso_model::abilities::{Abilities, NvmeAbilities, Opal};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::plan::hex;
-use speediso_model::wipe::WipeMethod;
+use speediso_model::wipe::{WipeMethod, WipeTask};
+use speediso_sys::passthrough::opal::{self, RevertError};
 use speediso_sys::passthrough::{CommandError, Declining, ata, nvme, scsi};
 
 use super::log::{Log, asked, fault};
@@ -169,14 +170,14 @@ pub(super) fn watch(device: &dyn Target, abilities: &Abilities, ctx: &TaskCtx, l
 /// Has the device erase itself by `method`, and comes back when it has ended.
 pub(super) fn erase(
     method: WipeMethod,
-    detached_too: bool,
+    task: &WipeTask,
     device: &dyn Target,
     abilities: &Abilities,
     ctx: &TaskCtx,
     log: &mut Log,
 ) -> Result<(), Fault> {
     use WipeMethod as M;
-    let name = device.name();
+    let (name, detached_too) = (device.name(), task.covers_hidden_areas());
     let by_scsi = |action, log: &mut Log| log.changing(name, "SCSI SANITIZE", scsi::sanitize(device, action));
     let by_ata = |action, log: &mut Log| log.changing(name, "ATA SANITIZE DEVICE", ata::sanitize(device, action));
     match (method, abilities) {
@@ -198,6 +199,9 @@ pub(super) fn erase(
         (M::AtaSecurityEraseEnhanced, Abilities::Ata(able)) => {
             return security_erase(ata::SecurityErase::Enhanced, able.enhanced_erase_minutes, device, ctx, log);
         }
+        (M::OpalRevert, Abilities::Nvme(able)) => return opal_revert(&able.opal, opal::Way::Nvme, task, device, log),
+        (M::OpalRevert, Abilities::Ata(able)) => return opal_revert(&able.opal, opal::Way::Ata, task, device, log),
+        (M::OpalRevert, Abilities::Scsi(able)) => return opal_revert(&able.opal, opal::Way::Scsi, task, device, log),
         (M::ScsiSanitizeBlock, Abilities::Scsi(_)) => by_scsi(scsi::SanitizeAction::Block, log)?,
         (M::ScsiSanitizeCrypto, Abilities::Scsi(_)) => by_scsi(scsi::SanitizeAction::Crypto, log)?,
         (M::ScsiSanitizeOverwrite, Abilities::Scsi(_)) => by_scsi(scsi::SanitizeAction::Overwrite, log)?,
@@ -252,6 +256,44 @@ fn format(
     Ok(())
 }
 
+/// The disk makes itself new keys, and nobody's password is left. Whether it is open afterwards is asked, not believed.
+fn opal_revert(able: &Opal, way: opal::Way, task: &WipeTask, device: &dyn Target, log: &mut Log) -> Result<(), Fault> {
+    let (name, command) = (device.name(), "TCG Revert by PSID");
+    let (Opal::Has(able), Some(psid)) = (able, task.psid_of(device.disk())) else {
+        return Err(Fault::new(
+            FaultCode::Internal,
+            format!("opal_revert was chosen for {name}, which cannot be reverted"),
+        ));
+    };
+    match opal::revert_by_psid(device, way, able.com_id, &psid) {
+        Ok(()) => log.changing(name, command, Ok(()))?,
+        // A session that was not opened has changed nothing, even if its answer got lost.
+        Err(RevertError::Before(error)) => {
+            log.says("TCG StartSession as PSID", &error.raw(), &error);
+            let mut fault = fault(name, &error);
+            fault.advice = "compare the PSID under keys with the label of this very disk".into();
+            return Err(fault);
+        }
+        // Once told to, it may have new keys whatever it answers.
+        Err(RevertError::During(error)) => {
+            log.begun = true;
+            log.unknown |= error.declining().is_none();
+            log.says(command, &error.raw(), &error);
+            return Err(fault(name, &error));
+        }
+    }
+    match opal::discover(device, way) {
+        Opal::Has(now) if !now.locked && !now.locking_enabled => {
+            log.says("TCG Level 0 Discovery", "", &now);
+            Ok(())
+        }
+        now => {
+            let message = format!("{name} reports success of a revert, but is not as from the factory: {now:?}");
+            Err(Fault::new(FaultCode::VerifyFailed, message))
+        }
+    }
+}
+
 /// A password has to be set for the erase. It must not stay: the next one who gets the disk would not get at it.
 fn security_erase(
     kind: ata::SecurityErase,
@@ -276,7 +318,9 @@ fn security_erase(
         Ok(now) => now.security_enabled,
         Err(_) => true,
     };
-    if still_set && let Err(kept) = log.changing(name, "ATA SECURITY DISABLE PASSWORD", ata::security_disable(device)) {
+    if still_set
+        && let Err(kept) = log.changing(name, "ATA SECURITY DISABLE PASSWORD", ata::security_disable_ours(device))
+    {
         let mut fault = erased.err().unwrap_or_else(|| kept.clone());
         fault = fault.because(format!(
             "the disk keeps the ATA user password {:?} (security level high): disable it with that (hdparm \

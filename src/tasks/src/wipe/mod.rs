@@ -8,19 +8,21 @@
 
 mod areas;
 mod canary;
+mod chosen;
 mod erase;
 mod flow;
 mod log;
+mod open;
 mod overwrite;
 mod pattern;
 mod probe;
 mod profile;
 mod report;
 #[cfg(test)]
-mod simulator;
+pub(crate) mod simulator;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 use std::thread;
@@ -28,7 +30,7 @@ use std::time::Instant;
 
 use speediso_model::abilities::{Abilities, choose, is_sanitize};
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::hints::{Rejection, describe, unusable};
+use speediso_model::hints::describe;
 use speediso_model::inventory::Disk;
 use speediso_model::outcome::{Changed, DeviceResult, Outcome, TaskResult};
 use speediso_model::plan::{Action, DiskIdentity, Plan, PlanDigest, PlannedDevice};
@@ -40,9 +42,11 @@ use speediso_sys::passthrough::Passthrough;
 use speediso_sys::peek::Peek;
 
 use self::canary::Planted;
+use self::chosen::{absent, choose_disks, lost_sight_of};
 use self::erase::Before;
 use self::flow::Load;
 use self::log::Log;
+use self::open::Opening;
 use self::overwrite::boot_seed;
 use self::report::{Begun, Yield};
 use self::target::Target;
@@ -54,8 +58,10 @@ const KIND: &str = "wipe";
 pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
     let all = single::read_disks(ctx)?;
     let mut devices = Vec::new();
+    let mut thaws = false;
     for disk in choose_disks(task, &all)? {
         let seen = Peek::open(&ctx.roots, disk)?;
+        thaws |= Opening::of(task, disk, &probe::abilities(disk, &seen)).thaws;
         devices.push(PlannedDevice {
             identity: DiskIdentity::of(disk),
             seen_as: disk.name.clone(),
@@ -63,68 +69,28 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
             found: single::signatures(ctx, &disk.name),
         });
     }
-    let effects = absent(task, &all)
+    let mut effects: Vec<String> = absent(task, &all)
         .map(|disk| {
             format!("recorded and not here: {disk}; whatever becomes of the others, the outcome will be unknown")
         })
         .collect();
+    if thaws {
+        open::check_suspend(&ctx.roots)?;
+        effects.push("the machine is suspended to memory for a moment, and answers nobody meanwhile".into());
+    }
     let plan = Plan { task: KIND.into(), destructive: true, devices, effects, untouched: Vec::new() };
     Ok(plan.with_untouched(&all))
 }
 
-fn choose_disks<'a>(task: &WipeTask, all: &'a [Disk]) -> Result<Vec<&'a Disk>, Fault> {
-    let mut chosen: Vec<&Disk> = Vec::new();
-    match &task.devices {
-        WipeTargets::Hints(hints) => {
-            for hint in hints {
-                let disk = hint.resolve(all)?;
-                if chosen.iter().any(|c| c.name == disk.name) {
-                    return Err(Fault::new(FaultCode::TaskInvalid, format!("{} is named twice", describe(disk))));
-                }
-                chosen.push(disk);
-            }
-        }
-        WipeTargets::AllDisks => {
-            for disk in all.iter().filter(|d| !d.removable && d.array.is_none() && d.excluded.is_none()) {
-                // A disk in use is not left out: the order says all, and "all but some" is not what it says.
-                if let Some(Rejection::Unusable { code, reason }) = unusable(disk, false) {
-                    return Err(Fault::new(code, format!("{}: {reason}", describe(disk))));
-                }
-                chosen.push(disk);
-            }
-            if let Some((one, other)) = same_disk_twice(&chosen) {
-                return Err(Fault::new(
-                    FaultCode::AmbiguousDisk,
-                    format!("{} and {} have one WWN: two paths to one disk?", describe(one), describe(other)),
-                ));
-            }
-            if chosen.is_empty() {
-                return Err(Fault::new(FaultCode::NoMatchingDisk, "no disk here is fixed and not to be skipped"));
-            }
-        }
-    }
-    Ok(chosen)
-}
-
-/// Two paths to one disk, wiped at once, would write over each other.
-fn same_disk_twice<'a>(disks: &[&'a Disk]) -> Option<(&'a Disk, &'a Disk)> {
-    disks.iter().enumerate().find_map(|(i, one)| {
-        let wwn = one.wwn.as_ref()?;
-        disks[i + 1..].iter().find(|other| other.wwn.as_ref() == Some(wwn)).map(|other| (*one, *other))
-    })
-}
-
-fn absent<'a>(task: &'a WipeTask, all: &'a [Disk]) -> impl Iterator<Item = &'a RecordedDisk> {
-    task.expect.iter().filter(|recorded| !all.iter().any(|disk| recorded.is(disk)))
-}
-
 /// What will be done to one disk, or why it cannot be done.
 fn actions(task: &WipeTask, disk: &Disk, device: &dyn Passthrough) -> Result<Vec<Action>, Fault> {
-    let abilities = probe::abilities(disk, device);
-    let method = method(task, disk, &abilities)?;
+    let found = probe::abilities(disk, device);
+    let opening = Opening::of(task, disk, &found);
+    let abilities = &opening.abilities;
+    let method = method(task, disk, abilities)?;
     let hidden = task.covers_hidden_areas();
-    let mut actions: Vec<String> = Vec::new();
-    if let Abilities::Ata(ata) = &abilities
+    let mut actions = opening.in_words();
+    if let Abilities::Ata(ata) = abilities
         && hidden
         && (ata.hidden_by_hpa().0 > 0 || ata.hidden_by_dco().0 > 0)
     {
@@ -132,11 +98,11 @@ fn actions(task: &WipeTask, disk: &Disk, device: &dyn Passthrough) -> Result<Vec
         actions.push(format!("open for good a host protected area of {hpa} and an overlay of {overlay}"));
     }
     actions.extend(in_words(task, method));
-    for area in areas::of(disk, &abilities, method, hidden).iter().skip(1).filter(|a| a.size.0 > 0) {
+    for area in areas::of(disk, abilities, method, hidden).iter().skip(1).filter(|a| a.size.0 > 0) {
         let covered = if area.covered { "also" } else { "not covered:" };
         actions.push(format!("{covered} {} ({}): {}", area.name, area.size, area.how));
     }
-    actions.push(probe::in_words(&abilities));
+    actions.push(probe::in_words(abilities));
     Ok(actions.into_iter().map(|what| Action { what, offset: Bytes(0), length: disk.size }).collect())
 }
 
@@ -186,9 +152,17 @@ pub(crate) fn execute(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> 
         Ok(claimed) => claimed,
         Err(fault) => return TaskResult::failed(&asked, Outcome::FailedUnchanged, fault),
     };
+    let frozen = match thaw(task, &disks, ctx) {
+        Ok(frozen) => frozen,
+        Err(fault) => return TaskResult::failed(&asked, Outcome::FailedUnchanged, fault),
+    };
     let load = Load::for_disks(disks.len());
+    let wipe = |disk: &ClaimedDisk| match frozen.iter().find(|(name, _)| name == disk.name()) {
+        Some((_, fault)) => Ended::unchanged(fault.clone()),
+        None => run(task, disk, load, ctx),
+    };
     let mut results: Vec<DeviceResult> = thread::scope(|scope| {
-        let workers: Vec<_> = disks.iter().map(|disk| (disk, scope.spawn(|| run(task, disk, load, ctx)))).collect();
+        let workers: Vec<_> = disks.iter().map(|disk| (disk, scope.spawn(|| wipe(disk)))).collect();
         workers
             .into_iter()
             .map(|(disk, worker)| {
@@ -204,29 +178,19 @@ pub(crate) fn execute(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> 
     TaskResult::from_devices(&asked, results)
 }
 
-/// A disk that was recorded and is not here: its data are somewhere.
-fn lost_sight_of(disk: &RecordedDisk) -> DeviceResult {
-    let fault = Fault::new(
-        FaultCode::DiskVanished,
-        format!("{disk} was recorded in this machine and is not here: what became of its data nobody can say"),
-    )
-    .because("find the disk, or take it out of expect if it is known to have been destroyed");
-    DeviceResult {
-        identity: DiskIdentity {
-            serial: disk.serial.clone(),
-            wwn: disk.wwn.clone(),
-            model: disk.model.clone(),
-            size: disk.size,
-            logical_sectors: 0,
-            diskseq: None,
-        },
-        seen_as: "absent".into(),
-        outcome: Outcome::Unknown,
-        changed: None,
-        used: "none".into(),
-        fault: Some(fault),
-        facts: serde_json::Value::Null,
+/// Suspends the machine if a disk needs it. Gives those that are frozen nevertheless.
+fn thaw(task: &WipeTask, disks: &[ClaimedDisk], ctx: &TaskCtx) -> Result<Vec<(String, Fault)>, Fault> {
+    let needs = |disk: &&ClaimedDisk| Opening::of(task, disk.disk(), &probe::abilities(disk.disk(), *disk)).thaws;
+    let frozen: Vec<&ClaimedDisk> = disks.iter().filter(needs).collect();
+    if frozen.is_empty() {
+        return Ok(Vec::new());
     }
+    let step = "suspend the machine, to thaw frozen disks";
+    ctx.reporter.step_began(step);
+    open::suspend(&ctx.roots)?;
+    ctx.reporter.step_ended(step, "it is awake again");
+    let still = |disk: &&ClaimedDisk| open::check_thawed(*disk).err().map(|fault| (disk.name().to_owned(), fault));
+    Ok(frozen.iter().filter_map(still).collect())
 }
 
 /// All of them or none: a wipe that cannot have one of its disks changes nothing on the others.
@@ -308,10 +272,16 @@ fn wipe(
     ctx.cancel.check()?;
     let name = device.name();
     let mut abilities = probe::abilities(device.disk(), device);
-    let mut method = method(task, device.disk(), &abilities)?;
     let begun = Begun { at: jiff::Timestamp::now(), clock: Instant::now(), health: probe::health(&abilities, device) };
 
     let mut steps = Vec::new();
+    // What cannot be wiped even with its password off keeps its password.
+    method(task, device.disk(), &Opening::of(task, device.disk(), &abilities).abilities)?;
+    if let Some((opened, text)) = open::unlock(task, device, &abilities, log)? {
+        abilities = opened;
+        steps.push(text);
+    }
+    let mut method = method(task, device.disk(), &abilities)?;
     let mut adopted = false;
     let before = erase::before(device, &abilities)?;
     if let Before::Going(kind) = before {
@@ -395,6 +365,12 @@ fn by_device(
     let mut was_planted = adopted && ctx.resuming;
     if !adopted {
         ctx.reporter.step_began(&format!("erase {name}"));
+        if method == WipeMethod::OpalRevert {
+            // A locked disk takes no marks, and a wrong PSID must not cost any: so first it is opened by a revert, and
+            // the one after the marks shows whether its reverts erase.
+            erase::erase(method, task, device, abilities, ctx, log)?;
+            steps.push("reverted once, which leaves it open".into());
+        }
         done.begun = true;
         match marks.plant(device) {
             Ok(()) => {
@@ -408,7 +384,7 @@ fn by_device(
             }
             Err(fault) => return Err(fault),
         }
-        erase::erase(method, task.covers_hidden_areas(), device, abilities, ctx, log)?;
+        erase::erase(method, task, device, abilities, ctx, log)?;
         ctx.reporter.step_ended(&format!("erase {name}"), &format!("{} has ended with success", method.name()));
         steps.push(format!("{}, ended with success", method.name()));
     }

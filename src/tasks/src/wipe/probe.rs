@@ -1,6 +1,6 @@
 //! Asking a disk what it can do to forget. Nothing here changes anything.
 
-use speediso_model::abilities::Abilities;
+use speediso_model::abilities::{Abilities, Opal};
 use speediso_model::inventory::{Disk, Transport};
 use speediso_model::wipe::{Health, WipeMethod};
 use speediso_sys::passthrough::{CommandError, Passthrough, ata, nvme, scsi};
@@ -44,5 +44,10 @@ pub(super) fn health(abilities: &Abilities, device: &dyn Passthrough) -> Option<
 pub(super) fn in_words(abilities: &Abilities) -> String {
     let offers: Vec<&str> =
         WipeMethod::ALL.into_iter().filter(|m| abilities.offers(*m).is_ok()).map(WipeMethod::name).collect();
-    format!("the disk offers {}", offers.join(", "))
+    let opal = match abilities.opal() {
+        Opal::None => String::new(),
+        Opal::Unread(why) => format!("; as a self-encrypting disk: unread, {why}"),
+        Opal::Has(opal) => format!("; as a self-encrypting disk: {opal}"),
+    };
+    format!("the disk offers {}{opal}", offers.join(", "))
 }

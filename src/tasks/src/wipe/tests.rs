@@ -2,6 +2,8 @@
 //!
 //! This is our reading of the specifications on both sides. No real disk has confirmed it.
 
+mod locked;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,14 +11,14 @@ use proptest::prelude::*;
 use speediso_model::build::BuildInfo;
 use speediso_model::hints::SkipList;
 use speediso_model::outcome::Outcome;
-use speediso_model::task::{WipeLevel, WipeMethod, WipeTargets, WipeTask, WipeVerify};
+use speediso_model::task::{DiskKey, DiskSecret, WipeLevel, WipeMethod, WipeTargets, WipeTask, WipeVerify};
 use speediso_model::wipe::{AreaKind, VerificationKind, WipeReport};
 use speediso_sys::disks::DiskScope;
 use speediso_sys::passthrough::{Passthrough as _, ata, nvme as nvme_commands};
 use speediso_sys::roots::Roots;
 
 use super::flow::Load;
-use super::simulator::{Ata, ERASURE, Kind, Nvme, Quirk, Scsi, Simulated};
+use super::simulator::{Ata, ERASURE, Kind, Nvme, Opal, Quirk, Scsi, Simulated};
 use super::target::Target;
 use crate::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx};
 use crate::single::Ended;
@@ -38,14 +40,14 @@ impl Reporter for Told {
     }
 }
 
-struct Bench {
-    ctx: TaskCtx,
+pub(crate) struct Bench {
+    pub(crate) ctx: TaskCtx,
     told: Arc<Told>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let told = Arc::new(Told::default());
         let patience = Patience {
@@ -92,7 +94,20 @@ fn purge() -> WipeTask {
 
 fn by(method: WipeMethod) -> WipeTask {
     let level = method.level();
-    WipeTask { methods: vec![method], ..WipeTask::new(WipeTargets::AllDisks, level) }
+    WipeTask { methods: vec![method], keys: vec![key(Some(PSID), None)], ..WipeTask::new(WipeTargets::AllDisks, level) }
+}
+
+const PSID: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUV";
+
+/// Of the simulated disk.
+fn key(psid: Option<&str>, ata_password: Option<&str>) -> DiskKey {
+    let secret = |text: &str| DiskSecret(text.into());
+    DiskKey {
+        serial: "SIMULATED".into(),
+        psid: psid.map(secret),
+        ata_password: ata_password.map(secret),
+        ata_master: false,
+    }
 }
 
 fn nvme() -> Simulated {
@@ -111,7 +126,9 @@ fn sas() -> Simulated {
 
 fn device_for(method: WipeMethod) -> Simulated {
     let name = method.name();
-    if name.starts_with("nvme") {
+    if method == WipeMethod::OpalRevert {
+        nvme().opal(Opal::locked(PSID))
+    } else if name.starts_with("nvme") {
         nvme()
     } else if name.starts_with("ata") {
         sata(|_| ())
@@ -193,8 +210,10 @@ fn a_device_that_aborts_erases_nothing_and_nothing_weaker_is_tried() {
     let bench = Bench::new();
     for method in by_device() {
         let device = device_for(method).quirk(Quirk::Aborts);
-        // The marks were planted already, so the disk is not as it was.
-        fault(&bench.wipe(&by(method), &device), Outcome::FailedChanged);
+        // The marks were planted already, so the disk is not as it was; before a revert none are.
+        let unchanged = method == WipeMethod::OpalRevert;
+        let outcome = if unchanged { Outcome::FailedUnchanged } else { Outcome::FailedChanged };
+        fault(&bench.wipe(&by(method), &device), outcome);
         assert!(device.holds_data());
         let erasing = |c: &&str| !matches!(*c, "set password" | "disable password");
         assert_eq!(device.changes().iter().filter(|c| erasing(c)).count(), 0, "{}", method.name());

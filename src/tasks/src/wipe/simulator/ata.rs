@@ -5,23 +5,31 @@ use speediso_sys::passthrough::{Data, ScsiAnswer, Sense};
 use super::{Core, Ended, Leaves, Quirk, give, inquiry};
 
 #[derive(Clone, Debug)]
-pub(in super::super) struct Ata {
+pub(crate) struct Ata {
     /// Bits 13 to 15 of word 59: crypto scramble, overwrite, block erase.
-    pub(in super::super) sanitizes: u16,
-    pub(in super::super) sanitize_frozen: bool,
-    pub(in super::super) security: bool,
-    pub(in super::super) enhanced: bool,
-    pub(in super::super) frozen: bool,
-    pub(in super::super) locked: bool,
-    pub(in super::super) password: Option<[u8; 32]>,
+    pub(crate) sanitizes: u16,
+    pub(crate) sanitize_frozen: bool,
+    pub(crate) security: bool,
+    pub(crate) enhanced: bool,
+    pub(crate) frozen: bool,
+    pub(crate) locked: bool,
+    pub(crate) password: Option<[u8; 32]>,
     /// Of 512 bytes.
-    pub(in super::super) accessible: u64,
-    pub(in super::super) native: u64,
-    pub(in super::super) factory: u64,
+    pub(crate) accessible: u64,
+    pub(crate) native: u64,
+    pub(crate) factory: u64,
     /// Whether SECURITY DISABLE PASSWORD works.
-    pub(in super::super) keeps_password: bool,
+    pub(crate) keeps_password: bool,
+    pub(crate) master: Option<[u8; 32]>,
+    /// Security level maximum: the master password opens nothing.
+    pub(crate) maximum: bool,
+    /// Wrong passwords since power on.
+    pub(crate) wrong: u8,
     prepared: bool,
 }
+
+/// Wrong passwords that it takes (4.19.9).
+const TRIES: u8 = 5;
 
 /// The registers that a command leaves.
 struct Registers {
@@ -34,7 +42,7 @@ const FINE: Registers = Registers { error: 0, count: 0, lba: 0 };
 const ABORT: Registers = Registers { error: 0x04, count: 0, lba: 0 };
 
 impl Ata {
-    pub(in super::super) fn new(mib: usize) -> Self {
+    pub(crate) fn new(mib: usize) -> Self {
         let sectors = (mib as u64) << 11;
         Self {
             sanitizes: 0b111 << 13,
@@ -48,6 +56,9 @@ impl Ata {
             native: sectors,
             factory: sectors,
             keeps_password: false,
+            master: None,
+            maximum: false,
+            wrong: 0,
             prepared: false,
         }
     }
@@ -66,10 +77,18 @@ impl Ata {
         match &data {
             Data::None => assert_eq!((protocol, length_in), (3, 0), "{name}: no data"),
             Data::In(room) => {
-                assert_eq!((protocol, from_device, length_in, room.len()), (4, 8, 2, 512), "{name}: from the device");
+                assert_eq!(
+                    (protocol, from_device, length_in, room.len() % 512),
+                    (4, 8, 2, 0),
+                    "{name}: from the device"
+                );
             }
             Data::Out(block) => {
-                assert_eq!((protocol, from_device, length_in, block.len()), (5, 0, 2, 512), "{name}: to the device");
+                assert_eq!(
+                    (protocol, from_device, length_in, block.len() % 512),
+                    (5, 0, 2, 0),
+                    "{name}: to the device"
+                );
             }
         }
         let extended = cdb[1] & 1 != 0;
@@ -128,10 +147,19 @@ impl Ata {
         let prepared = std::mem::take(&mut self.prepared);
         match (command, extended) {
             (0xec, false) => {
-                give(data, &self.identity());
+                give(data, &self.identity(core.opal.is_some()));
                 FINE
             }
+            (0xb4, true) if core.is_locked() && feature != 0 => ABORT,
             (0xb4, true) => self.sanitize(core, feature, count, lba),
+            (0x5c | 0x5e, false) => {
+                // The length in blocks, its upper byte in the LBA; then what the protocol makes of the rest.
+                let blocks = usize::from(count) | usize::try_from(lba & 0xff).unwrap_or(0) << 8;
+                assert_eq!((blocks * 512, command == 0x5c), (data.len(), matches!(data, Data::In(_))));
+                let (protocol, specific) = (u8::try_from(feature).ok(), u16::try_from(lba >> 8).ok());
+                let taken = protocol.zip(specific).is_some_and(|(p, s)| core.secure(p, s, data));
+                if taken { FINE } else { ABORT }
+            }
             _ if core.erasure.is_some() => ABORT,
             (0xb0, false) => Registers { lba: if lba == 0xc2_4f00 { lba } else { 0x2c_f400 }, ..FINE },
             (0x27, true) => Registers { lba: self.native - 1, ..FINE },
@@ -157,15 +185,17 @@ impl Ata {
         }
     }
 
-    fn identity(&self) -> Vec<u8> {
+    fn identity(&self, takes_trusted_commands: bool) -> Vec<u8> {
         let mut page = vec![0; 512];
         let mut word = |n: usize, value: u16| page[2 * n..2 * n + 2].copy_from_slice(&value.to_le_bytes());
+        word(48, 1 << 14 | u16::from(takes_trusted_commands));
         word(59, if self.sanitizes == 0 { 0 } else { self.sanitizes | 1 << 12 });
         word(82, 1 << 10 | u16::from(self.security) << 1 | 1);
         word(83, 1 << 11);
         word(85, 1);
         word(89, 30);
-        let bits = [self.security, self.password.is_some(), self.locked, self.frozen, false, self.enhanced];
+        let expired = self.wrong >= TRIES;
+        let bits = [self.security, self.password.is_some(), self.locked, self.frozen, expired, self.enhanced];
         word(128, bits.iter().enumerate().fold(0, |all, (i, bit)| all | u16::from(*bit) << i));
         page[200..208].copy_from_slice(&self.accessible.to_le_bytes());
         page[510] = 0xa5;
@@ -214,8 +244,19 @@ impl Ata {
             Data::Out(block) => <[u8; 32]>::try_from(&block[2..34]).ok(),
             _ => None,
         };
-        let right = given.is_some() && given == self.password;
+        let by_master = matches!(data, Data::Out(block) if block[0] & 1 != 0);
+        let right = given.is_some() && given == if by_master { self.master } else { self.password };
         match (command, given) {
+            (0xf2, Some(_)) if self.wrong >= TRIES => ABORT,
+            (0xf2, Some(_)) if !right || by_master && self.maximum => {
+                self.wrong += 1;
+                ABORT
+            }
+            (0xf2, Some(_)) => {
+                core.changes.push("unlock");
+                self.locked = false;
+                FINE
+            }
             (0xf1, Some(password)) if !self.locked => {
                 core.changes.push("set password");
                 self.password = Some(password);

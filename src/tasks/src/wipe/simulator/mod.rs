@@ -6,6 +6,7 @@
 
 mod ata;
 mod nvme;
+mod opal;
 mod scsi;
 
 use std::sync::{Mutex, MutexGuard};
@@ -17,18 +18,19 @@ use speediso_model::units::Bytes;
 use speediso_sys::claim::DiskError;
 use speediso_sys::passthrough::{CommandError, Data, NvmeCommand, Passthrough, ScsiAnswer};
 
-pub(super) use self::ata::Ata;
-pub(super) use self::nvme::Nvme;
-pub(super) use self::scsi::Scsi;
+pub(crate) use self::ata::Ata;
+pub(crate) use self::nvme::{GRAIN, Nvme, Space};
+pub(crate) use self::opal::Opal;
+pub(crate) use self::scsi::Scsi;
 use super::pattern::mix;
 use super::target::Target;
 
 /// How long an erasure takes on the simulated clock.
-pub(super) const ERASURE: Duration = Duration::from_secs(600);
+pub(crate) const ERASURE: Duration = Duration::from_secs(600);
 
 /// What is wrong with a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Quirk {
+pub(crate) enum Quirk {
     None,
     /// Says that it succeeded and erases nothing.
     Lies,
@@ -46,7 +48,7 @@ pub(super) enum Quirk {
 
 /// What an erasure leaves on the medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Leaves {
+pub(crate) enum Leaves {
     Zeroes,
     Pattern(u32),
     /// What was there, under another key.
@@ -55,42 +57,46 @@ pub(super) enum Leaves {
 
 /// An erasure that the device carries out by itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Erasure {
-    pub(super) leaves: Leaves,
-    pub(super) begun: Duration,
+pub(crate) struct Erasure {
+    pub(crate) leaves: Leaves,
+    pub(crate) begun: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     Never,
     Well,
     Badly,
 }
 
 /// What all kinds of device have in common.
-pub(super) struct Core {
-    pub(super) bytes: Vec<u8>,
-    pub(super) clock: Duration,
-    pub(super) quirk: Quirk,
-    pub(super) erasure: Option<Erasure>,
-    pub(super) ended: Ended,
+pub(crate) struct Core {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) clock: Duration,
+    pub(crate) quirk: Quirk,
+    pub(crate) erasure: Option<Erasure>,
+    pub(crate) ended: Ended,
     /// Names of the commands that changed something, in order.
-    pub(super) changes: Vec<&'static str>,
+    pub(crate) changes: Vec<&'static str>,
+    /// Of a self-encrypting disk.
+    pub(crate) opal: Option<Opal>,
+    /// How many keys it has had.
+    keys: u64,
 }
 
 impl Core {
-    pub(super) fn begin(&mut self, leaves: Leaves) {
+    pub(crate) fn begin(&mut self, leaves: Leaves) {
         self.erasure = Some(Erasure { leaves, begun: self.clock });
     }
 
     /// Of 65536.
-    pub(super) fn progress(&self) -> u16 {
+    pub(crate) fn progress(&self) -> u16 {
         let part = self.erasure.map_or(0, |e| (self.clock - e.begun).as_millis() * 65536 / ERASURE.as_millis());
         u16::try_from(part.min(65535)).unwrap_or(u16::MAX)
     }
 
     /// Lets what is going on come to where it is by now.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let Some(erasure) = self.erasure else { return };
         let elapsed = self.clock - erasure.begun;
         if self.quirk == Quirk::Fails && elapsed >= ERASURE / 2 {
@@ -103,7 +109,7 @@ impl Core {
     }
 
     /// At once, as this device does it.
-    pub(super) fn erase(&mut self, leaves: Leaves) {
+    pub(crate) fn erase(&mut self, leaves: Leaves) {
         let all = self.bytes.len();
         match self.quirk {
             Quirk::Lies => {}
@@ -117,12 +123,35 @@ impl Core {
         self.ended = Ended::Well;
     }
 
+    /// By its security processor.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.opal.as_ref().is_some_and(|opal| opal.locked)
+    }
+
+    /// Security commands of whatever command set; whether they were taken.
+    pub(crate) fn secure(&mut self, protocol: u8, specific: u16, data: &mut Data<'_>) -> bool {
+        match data {
+            Data::In(_) => match self.opal.as_mut().and_then(|opal| opal.receive(protocol, specific)) {
+                Some(page) => {
+                    give(data, &page);
+                    true
+                }
+                None => false,
+            },
+            Data::Out(message) => Opal::send(self, protocol, specific, message).is_some(),
+            Data::None => false,
+        }
+    }
+
     fn scrub(&mut self, leaves: Leaves, length: usize) {
+        // Never the same again: noise over noise would be what was there.
+        self.keys += 1;
+        let key = mix(self.keys);
         for (i, byte) in self.bytes[..length].iter_mut().enumerate() {
             *byte = match leaves {
                 Leaves::Zeroes => 0,
                 Leaves::Pattern(word) => word.to_le_bytes()[i % 4],
-                Leaves::Noise => *byte ^ mix(i as u64).to_le_bytes()[3] ^ 0x55,
+                Leaves::Noise => *byte ^ mix(i as u64 ^ key).to_le_bytes()[3],
             };
         }
     }
@@ -139,24 +168,24 @@ impl Core {
     }
 }
 
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Nvme(Nvme),
     Ata(Ata),
     Scsi(Scsi),
 }
 
-pub(super) struct State {
-    pub(super) core: Core,
-    pub(super) kind: Kind,
+pub(crate) struct State {
+    pub(crate) core: Core,
+    pub(crate) kind: Kind,
 }
 
-pub(super) struct Simulated {
+pub(crate) struct Simulated {
     disk: Disk,
     state: Mutex<State>,
 }
 
 impl Simulated {
-    pub(super) fn new(kind: Kind, mib: usize) -> Self {
+    pub(crate) fn new(kind: Kind, mib: usize) -> Self {
         let tran = match kind {
             Kind::Nvme(_) => Transport::Nvme,
             Kind::Ata(_) => Transport::Sata,
@@ -181,25 +210,33 @@ impl Simulated {
             erasure: None,
             ended: Ended::Never,
             changes: Vec::new(),
+            opal: None,
+            keys: 0,
         };
         Self { disk, state: Mutex::new(State { core, kind }) }
     }
 
-    pub(super) fn quirk(self, quirk: Quirk) -> Self {
+    /// As a self-encrypting disk.
+    pub(crate) fn opal(self, opal: Opal) -> Self {
+        self.state().core.opal = Some(opal);
+        self
+    }
+
+    pub(crate) fn quirk(self, quirk: Quirk) -> Self {
         self.state().core.quirk = quirk;
         self
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("a test that panicked has failed already")
     }
 
     /// Whether anything of what was there can be read.
-    pub(super) fn holds_data(&self) -> bool {
+    pub(crate) fn holds_data(&self) -> bool {
         self.state().core.bytes.windows(16).step_by(512).any(|w| w == b"somebody's data ")
     }
 
-    pub(super) fn changes(&self) -> Vec<&'static str> {
+    pub(crate) fn changes(&self) -> Vec<&'static str> {
         self.state().core.changes.clone()
     }
 
@@ -224,7 +261,8 @@ impl Simulated {
         state.core.settle();
         let closed = state.core.erasure.is_some()
             || state.core.ended == Ended::Badly
-            || matches!(&state.kind, Kind::Ata(ata) if ata.locked);
+            || matches!(&state.kind, Kind::Ata(ata) if ata.locked)
+            || state.core.is_locked();
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         match state.core.bytes.get_mut(at..at.saturating_add(length)) {
             Some(bytes) if !closed => {

@@ -5,11 +5,11 @@ use speediso_sys::passthrough::{Data, ScsiAnswer, Sense};
 use super::{Core, Ended, Leaves, Quirk, give, inquiry};
 
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Scsi {
+pub(crate) struct Scsi {
     /// Service actions of SANITIZE that it has.
-    pub(in super::super) sanitizes: Vec<u8>,
+    pub(crate) sanitizes: Vec<u8>,
     /// It does not know REPORT SUPPORTED OPERATION CODES.
-    pub(in super::super) reports_nothing: bool,
+    pub(crate) reports_nothing: bool,
 }
 
 /// Fixed format sense data.
@@ -31,7 +31,7 @@ const INVALID_OPCODE: (u8, u8, u8) = (5, 0x20, 0);
 const INVALID_FIELD: (u8, u8, u8) = (5, 0x24, 0);
 
 impl Scsi {
-    pub(in super::super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { sanitizes: vec![1, 2, 3], reports_nothing: false }
     }
 
@@ -58,6 +58,14 @@ impl Scsi {
                 give(&mut data, &[0, supported, 0, 10]);
                 good
             }
+            [opcode @ (0xa2 | 0xb5), protocol, s1, s0, 0, _, l3, l2, l1, l0, ..] => {
+                let length = u32::from_be_bytes([*l3, *l2, *l1, *l0]);
+                assert_eq!(usize::try_from(length).ok(), Some(data.len()), "{name}: as long as it says");
+                assert_eq!(*opcode == 0xa2, matches!(data, Data::In(_)), "{name}: the way the data go");
+                let taken = core.secure(*protocol, u16::from_be_bytes([*s1, *s0]), &mut data);
+                if taken { good } else { decline(INVALID_FIELD) }
+            }
+            [0x48, ..] if core.is_locked() => check_condition(&sense(7, 0x74, 0x71, None)),
             [0x48, ..] if core.erasure.is_some() => check_condition(&sense(2, 0x04, 0x1b, Some(core.progress()))),
             [0x48, byte, _, _, _, _, _, high, low, 0] => {
                 let length = usize::from(u16::from_be_bytes([*high, *low]));
