@@ -40,6 +40,7 @@ pub mod path {
     pub const NODES: &str = "/v1/nodes";
     pub const NODE: &str = "/v1/nodes/{node}";
     pub const NODE_INVENTORY: &str = "/v1/nodes/{node}/inventory";
+    pub const NODE_CHANGES: &str = "/v1/nodes/{node}/changes";
     pub const NODE_APPROVE: &str = "/v1/nodes/{node}/approve";
     pub const NODE_PROTECT: &str = "/v1/nodes/{node}/protect";
     pub const NODE_RELEASE: &str = "/v1/nodes/{node}/release";

@@ -96,6 +96,10 @@ fault_codes! {
     DiskIo, "disk-io", Hardware, "look at the kernel log and the disk's health; replace the disk if it repeats";
     DiskVanished, "disk-vanished", Hardware, "look at cabling, backplane and power of the disk";
     DiskHung, "disk-hung", Hardware, "the disk does not answer: power-cycle the machine, then look at disk, cabling and controller";
+    // Knowing the machine
+    HardwareUnexpected, "hardware-unexpected", Hardware, "compare the lines with the machine and with the order; put in what is missing, or correct what is expected";
+    HardwareVanished, "hardware-vanished", Hardware, "look whether somebody took it out; if nobody did, reseat it and look at its slot, cable and power";
+    HardwareFailing, "hardware-failing", Hardware, "replace the part before something that matters is put on it";
     // Images
     ImageUnreachable, "image-unreachable", Transient, "check the image's URL from the machine's network";
     ImageRefused, "image-refused", Operator, "the image's server declined; check URL and permissions";

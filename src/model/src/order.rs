@@ -319,10 +319,11 @@ mod tests {
     #[test]
     fn a_failed_task_ends_the_order() {
         let ended = |result| OrderTask {
-            task: Task::Inventory(crate::task::InventoryTask {}),
+            task: Task::Inventory(crate::task::InventoryTask::default()),
             state: TaskState::Ended { run: run(), result },
         };
-        let queued = OrderTask { task: Task::Inventory(crate::task::InventoryTask {}), state: TaskState::Queued };
+        let queued =
+            OrderTask { task: Task::Inventory(crate::task::InventoryTask::default()), state: TaskState::Queued };
         let good = || ended(TaskResult::verified("a", "a", Changed::Changed));
         let fault = crate::fault::Fault::new(crate::fault::FaultCode::DiskIo, "x");
         let bad = ended(TaskResult::failed("a", Outcome::Unknown, fault));

@@ -61,8 +61,7 @@ impl Profile {
     pub fn expand(self, parameters: Value) -> Result<Vec<Task>, Fault> {
         let tasks = match self {
             Self::Inventory => {
-                let NoParameters {} = self.read(parameters)?;
-                vec![Task::Inventory(InventoryTask {})]
+                vec![Task::Inventory(self.read::<InventoryTask>(parameters)?)]
             }
             Self::Shell => {
                 let NoParameters {} = self.read(parameters)?;

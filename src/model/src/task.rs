@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::burn_in::BurnInTask;
 use crate::capture::CaptureTask;
+use crate::expect::Expectation;
 use crate::fault::{Fault, FaultCode};
 use crate::hardware_raid::HardwareRaidTask;
 use crate::hints::RootDeviceHints;
@@ -73,7 +74,11 @@ pub enum OnInterrupt {
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct InventoryTask {}
+pub struct InventoryTask {
+    /// What the machine must have, or the task fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Box<Expectation>>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ConfigDriveFormat {
@@ -258,7 +263,8 @@ impl Task {
             if hints.is_empty() { invalid("device: the root device hints are empty".into()) } else { Ok(()) }
         };
         match self {
-            Self::Inventory(_) | Self::Power(_) => Ok(()),
+            Self::Inventory(task) => task.expect.as_ref().map_or(Ok(()), |e| e.check().or_else(invalid)),
+            Self::Power(_) => Ok(()),
             Self::Wipe(wipe) => {
                 wipe.devices.hints().try_for_each(hinted)?;
                 wipe.check().or_else(invalid)

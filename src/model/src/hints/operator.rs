@@ -21,6 +21,8 @@ pub enum HintError {
     BareEqual,
     #[error("{0:?} is not a size: a whole number of bytes, or of KiB, MiB, GiB, TiB or PiB")]
     NotASize(String),
+    #[error("{0:?} is not a whole number")]
+    NotANumber(String),
     #[error("{0:?} is not a way in which a disk is attached")]
     NotATransport(String),
 }

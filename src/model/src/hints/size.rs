@@ -26,7 +26,7 @@ pub enum SizeHint {
 }
 
 impl SizeHint {
-    pub(super) fn agrees(&self, found: Bytes) -> bool {
+    pub(crate) fn agrees(&self, found: Bytes) -> bool {
         match self {
             Self::Equal(wanted) => found == *wanted,
             Self::NotEqual(wanted) => found != *wanted,
@@ -38,7 +38,7 @@ impl SizeHint {
         }
     }
 
-    pub(super) fn wanted(&self) -> String {
+    pub(crate) fn wanted(&self) -> String {
         match self {
             Self::Equal(size) => exact(*size),
             Self::NotEqual(size) => format!("other than {}", exact(*size)),
@@ -100,14 +100,21 @@ pub(super) fn parse_size(text: &str) -> Result<Bytes, HintError> {
     text[..split].parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).map(Bytes).ok_or_else(bad)
 }
 
+impl SizeHint {
+    /// With `number` reading each value, and without OpenStack's ambiguous `=`.
+    pub(crate) fn comparing(text: &str, number: impl Fn(&str) -> Result<Bytes, HintError>) -> Result<Self, HintError> {
+        match Self::parse_with(text, number)? {
+            (Some(Operator::BareEqual), _) => Err(HintError::BareEqual),
+            (_, hint) => Ok(hint),
+        }
+    }
+}
+
 impl FromStr for SizeHint {
     type Err = HintError;
 
     fn from_str(text: &str) -> Result<Self, HintError> {
-        match Self::parse_with(text, parse_size)? {
-            (Some(Operator::BareEqual), _) => Err(HintError::BareEqual),
-            (_, hint) => Ok(hint),
-        }
+        Self::comparing(text, parse_size)
     }
 }
 

@@ -30,7 +30,7 @@ pub enum TextHint {
 impl TextHint {
     /// Whether any of the spellings in which the machine gives the text agrees; the first one is the one that is put in
     /// order. A text that the disk does not tell agrees with nothing: "unknown" is not "another than X".
-    pub(super) fn agrees<'a>(&self, spellings: impl IntoIterator<Item = Cow<'a, str>>) -> bool {
+    pub(crate) fn agrees<'a>(&self, spellings: impl IntoIterator<Item = Cow<'a, str>>) -> bool {
         let found: Vec<String> =
             spellings.into_iter().map(|text| folded(&text)).filter(|text| !text.is_empty()).collect();
         let Some(first) = found.first() else { return false };
@@ -68,7 +68,7 @@ impl TextHint {
     }
 
     /// What follows "not" when a disk differs.
-    pub(super) fn wanted(&self) -> String {
+    pub(crate) fn wanted(&self) -> String {
         let list = |texts: &[String]| texts.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(", ");
         match self {
             Self::Equal(text) => format!("{text:?}"),

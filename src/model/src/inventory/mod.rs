@@ -1,10 +1,22 @@
 //! What a machine has. Field names are those of ironic-python-agent's inventory wherever it has them, so that one
 //! structure answers our controller and an Ironic; what it lacks is added beside.
 
+pub mod bmc;
+pub mod compare;
+pub mod health;
+pub mod link;
+pub mod unlisted;
+mod wwn;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::bmc::Bmc;
+use self::health::{DiskHealth, NvmeNamespace};
+use self::link::Link;
+use crate::abilities::Abilities;
 use crate::build::BuildInfo;
+use crate::lldp::Neighbour;
 use crate::units::Bytes;
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +30,10 @@ pub struct Inventory {
     pub interfaces: Vec<Interface>,
     pub boot: Boot,
     pub bmc_address: Option<String>,
+    pub bmc_v6address: Option<String>,
+    pub bmc_mac: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<Bmc>,
     /// The ramdisk this was seen from.
     pub build: BuildInfo,
     /// What could not be read, in words: a missing fact is said, not guessed.
@@ -77,6 +93,8 @@ pub struct MemoryModule {
     pub slot: String,
     pub size_mb: u64,
     pub speed_mts: Option<u32>,
+    /// What the firmware has set it to.
+    pub configured_speed_mts: Option<u32>,
     pub part_number: String,
     pub serial_number: String,
     pub manufacturer: String,
@@ -114,6 +132,10 @@ pub struct Disk {
     pub vendor: String,
     pub serial: String,
     pub wwn: Option<String>,
+    /// All digits of an NAA name as udev writes them, where `wwn` has 16 or 32.
+    pub wwn_with_extension: Option<String>,
+    /// The last 16 digits of 32.
+    pub wwn_vendor_extension: Option<String>,
     pub firmware: String,
     pub size: Bytes,
     pub rotational: bool,
@@ -135,6 +157,17 @@ pub struct Disk {
     pub in_use: Vec<Use>,
     /// What libblkid finds on it.
     pub signatures: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
+    /// Absent for a disk that has nothing of the kind: a virtual one, a volume of a storage system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<DiskHealth>,
+    /// What it can do to forget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abilities: Option<Abilities>,
+    /// All of an NVMe controller.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<NvmeNamespace>,
     /// Of an array: its name. Its UUID is its serial number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub array: Option<String>,
@@ -188,6 +221,58 @@ pub struct Interface {
     pub driver: Option<String>,
     /// Whether the boot loader named this one by BOOTIF.
     pub boot: bool,
+    /// What the card was made with; `mac_address` may be another for now.
+    pub permanent_mac: Option<String>,
+    pub driver_version: Option<String>,
+    pub firmware_version: Option<String>,
+    /// `full` or `half`
+    pub duplex: Option<String>,
+    pub autonegotiation: Option<bool>,
+    /// `25000baseCR/Full`, and what the other end offers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub supported_modes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partner_modes: Vec<String>,
+    /// What wakes the machine, in ethtool's letters: `pumbg`.
+    pub wake_on_lan_supported: Option<String>,
+    /// What of it is switched on; `d` is nothing.
+    pub wake_on_lan: Option<String>,
+    pub numa_node: Option<u32>,
+    pub link: Option<Link>,
+    pub sriov_total_vfs: Option<u32>,
+    pub sriov_vfs: Option<u32>,
+    /// The bond or bridge it belongs to.
+    pub master: Option<String>,
+    /// VLANs that stand on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vlans: Vec<u16>,
+    /// InfiniBand's port GUID, where Ironic has it.
+    pub client_id: Option<String>,
+    /// What biosdevname would call it: `em1`, `p3p1`.
+    pub biosdevname: Option<String>,
+    /// What the firmware calls it: `Embedded NIC 1`.
+    pub label: Option<String>,
+    /// Who was heard at the other end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub neighbours: Vec<Neighbour>,
+    /// The same of the switch as it came, TLV by TLV, type and value in hex: Ironic's form.
+    pub lldp: Option<Vec<(u8, String)>>,
+}
+
+impl Interface {
+    /// By which it is known for good.
+    #[must_use]
+    pub fn own_mac(&self) -> &str {
+        self.permanent_mac.as_deref().unwrap_or(&self.mac_address)
+    }
+}
+
+impl MemoryModule {
+    /// At which it runs, as far as the firmware tells.
+    #[must_use]
+    pub fn speed(&self) -> Option<u32> {
+        self.configured_speed_mts.or(self.speed_mts)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
