@@ -14,7 +14,7 @@ use speediso_model::units::Bytes;
 
 use crate::md::KnownArray;
 use crate::roots::{Roots, read_line, read_number};
-use crate::{by_path, ioctl, live, pci};
+use crate::{by_path, disk_link, ioctl, live, pci};
 
 /// Which kinds of disk count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -114,11 +114,10 @@ fn read_one(roots: &Roots, name: &str, uses: &Uses) -> Disk {
         hctl: hctl(&device),
         diskseq: read_number(&dir.join("diskseq")),
         in_use: uses.of(roots, name),
-        signatures: Vec::new(),
-        excluded: None,
-        array: None,
-        raid_volume: None,
-    };
+        link: disk_link::of_disk(roots, name),
+        ..Disk::default()
+    }
+    .with_wwn_forms();
     let driver = pci::driver_of_disk(roots, name);
     disk.raid_volume = raid_volume::recognise(&disk, driver.as_deref()).map(str::to_owned);
     match array {

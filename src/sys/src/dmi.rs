@@ -176,15 +176,17 @@ fn memory_module(structure: &Structure<'_>) -> Option<MemoryModule> {
         size if size & 0x8000 != 0 => u64::from(size & 0x7fff) / 1024,
         size => u64::from(size),
     };
-    let speed = match structure.word(0x15) {
+    // The larger fields are for those that do not fit.
+    let speed = |at, larger| match structure.word(at) {
         None | Some(0) => None,
-        Some(0xffff) => structure.dword(0x54),
+        Some(0xffff) => structure.dword(larger),
         Some(speed) => Some(u32::from(speed)),
     };
     Some(MemoryModule {
         slot: structure.text(0x10),
         size_mb,
-        speed_mts: speed,
+        speed_mts: speed(0x15, 0x54),
+        configured_speed_mts: speed(0x20, 0x58),
         manufacturer: structure.text(0x17),
         serial_number: structure.text(0x18),
         part_number: structure.text(0x1a),
@@ -321,6 +323,7 @@ mod tests {
                     (0x18, &[3]),
                     (0x1a, &[4]),
                     (0x1c, &65536u32.to_le_bytes()),
+                    (0x20, &2933u16.to_le_bytes()),
                 ],
                 &["DIMM_A1", "Chipmaker", "0BADCAFE", "M393A8G40 "],
             )
@@ -349,7 +352,7 @@ mod tests {
             dmi.modules.iter().map(|m| (m.slot.as_str(), m.size_mb)).collect::<Vec<_>>(),
             [("DIMM_A1", 65536), ("DIMM_A3", 16384), ("", 1)]
         );
-        assert_eq!(dmi.modules[0].speed_mts, Some(3200));
+        assert_eq!((dmi.modules[0].speed_mts, dmi.modules[0].configured_speed_mts), (Some(3200), Some(2933)));
         assert_eq!(dmi.modules[0].part_number, "M393A8G40");
     }
 

@@ -19,6 +19,12 @@ impl Roots {
         Self::under(Path::new("/"))
     }
 
+    /// Whether these are the running machine's, of which the kernel can be asked more than files tell.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.sys == Path::new("/sys")
+    }
+
     /// `dir/sys`, `dir/proc`, ...
     #[must_use]
     pub fn under(dir: &Path) -> Self {

@@ -31,6 +31,8 @@ pub(super) const SMART_READ_DATA: u16 = 0xd0;
 pub(super) const SMART_RETURN_STATUS: u16 = 0xda;
 pub(super) const TRUSTED_RECEIVE: u8 = 0x5c;
 const TRUSTED_SEND: u8 = 0x5e;
+pub(super) const SMART_READ_LOG: u16 = 0xd5;
+pub(super) const READ_LOG_EXT: u8 = 0x2f;
 
 const SECTOR: u64 = 512;
 
@@ -55,17 +57,17 @@ pub struct SanitizeStatus {
 
 /// The fields of a command. Feature and count of 28-bit commands are their lower bytes.
 #[derive(Clone, Copy, Default)]
-struct Fields {
-    feature: u16,
-    count: u16,
-    lba: u64,
+pub(super) struct Fields {
+    pub(super) feature: u16,
+    pub(super) count: u16,
+    pub(super) lba: u64,
     /// LBA mode and the like.
-    device: u8,
+    pub(super) device: u8,
     /// 48-bit.
-    extended: bool,
+    pub(super) extended: bool,
 }
 
-fn send(
+pub(super) fn send(
     device: &dyn Passthrough,
     name: &'static str,
     command: u8,
@@ -145,11 +147,11 @@ fn send(
 pub struct Identity(Vec<u8>);
 
 impl Identity {
-    fn word(&self, n: usize) -> u16 {
+    pub(super) fn word(&self, n: usize) -> u16 {
         le16(&self.0, 2 * n)
     }
 
-    fn bit(&self, word: usize, bit: u32) -> bool {
+    pub(super) fn bit(&self, word: usize, bit: u32) -> bool {
         self.word(word) >> bit & 1 != 0
     }
 
@@ -191,7 +193,7 @@ impl Identity {
         self.word(48) & 0xc000 == 0x4000 && self.bit(48, 0)
     }
 
-    fn has_smart(&self) -> bool {
+    pub(super) fn has_smart(&self) -> bool {
         self.bit(82, 0) && self.bit(85, 0)
     }
 

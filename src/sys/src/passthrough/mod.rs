@@ -6,12 +6,15 @@
 //! the specifications and not against itself.
 
 pub mod ata;
+pub mod health;
 pub(crate) mod linux;
 pub mod nvme;
 pub mod opal;
 pub mod questions;
 pub mod scsi;
+mod scsi_log;
 mod sense;
+mod smart;
 
 use std::io;
 use std::time::Duration;

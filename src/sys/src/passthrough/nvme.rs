@@ -43,6 +43,8 @@ pub struct Controller {
     /// Bytes of all that there is for namespaces, and of what none has; 0 where the controller does not tell.
     pub capacity: u64,
     pub unallocated: u64,
+    /// Above which it warns of heat, in kelvin; 0 if it does not say.
+    pub warning_temperature: u16,
 }
 
 impl Controller {
@@ -203,6 +205,7 @@ pub fn controller(device: &dyn Passthrough) -> Result<Controller, CommandError> 
         // Both are of 16 bytes; 16 EiB are enough for one controller.
         capacity: le64(&page, 280),
         unallocated: le64(&page, 296),
+        warning_temperature: le16(&page, 266),
         sanitize: le32(&page, 328),
         namespaces: le32(&page, 516),
         format_attributes: page[524],
@@ -243,7 +246,12 @@ fn parse_namespace(page: &[u8]) -> Namespace {
     }
 }
 
-fn log(device: &dyn Passthrough, name: &'static str, page: u8, bytes: &mut [u8]) -> Result<(), CommandError> {
+pub(super) fn log(
+    device: &dyn Passthrough,
+    name: &'static str,
+    page: u8,
+    bytes: &mut [u8],
+) -> Result<(), CommandError> {
     let dwords = u32::try_from(bytes.len() / 4).unwrap_or(1) - 1;
     let cdw10 = u32::from(page) | (dwords & 0xffff) << 16;
     let command = NvmeCommand {

@@ -1,6 +1,6 @@
 //! Commands that change nothing: what a disk may be asked that nobody has claimed.
 
-use super::{Data, NvmeCommand, ata, nvme, opal, scsi};
+use super::{Data, NvmeCommand, ata, nvme, opal, scsi, smart};
 
 /// Whether the command only asks. Everything that is not known to is not.
 #[must_use]
@@ -21,7 +21,9 @@ pub fn is_scsi_question(cdb: &[u8], data: &Data<'_>) -> bool {
         return false;
     }
     match cdb {
-        [scsi::INQUIRY | scsi::REQUEST_SENSE, ..] => true,
+        [scsi::INQUIRY | scsi::REQUEST_SENSE | scsi::READ_DEFECT_DATA, ..] => true,
+        // Bit 0 would save the parameters.
+        [scsi::LOG_SENSE, flags, ..] => flags & 1 == 0,
         [scsi::SERVICE_ACTION_IN_16, action, ..] => action & 0x1f == scsi::READ_CAPACITY_16,
         [scsi::SECURITY_PROTOCOL_IN, protocol, high, low, ..] => {
             *protocol == opal::PROTOCOL && u16::from_be_bytes([*high, *low]) == opal::DISCOVERY
@@ -31,7 +33,7 @@ pub fn is_scsi_question(cdb: &[u8], data: &Data<'_>) -> bool {
         [scsi::ATA_PASS_THROUGH_16, _, _, _, feature, _, _, _, _, _, low, _, high, _, ata::TRUSTED_RECEIVE, _] => {
             *feature == opal::PROTOCOL && u16::from_be_bytes([*high, *low]) == opal::DISCOVERY
         }
-        [scsi::ATA_PASS_THROUGH_16, _, _, f1, f0, c1, c0, .., command, _] if cdb.len() == 16 => {
+        [scsi::ATA_PASS_THROUGH_16, _, _, f1, f0, c1, c0, _, l0, .., command, _] if cdb.len() == 16 => {
             let (feature, count) = (u16::from_be_bytes([*f1, *f0]), u16::from_be_bytes([*c1, *c0]));
             match *command {
                 ata::IDENTIFY_DEVICE | ata::READ_NATIVE_MAX_ADDRESS_EXT => true,
@@ -39,7 +41,13 @@ pub fn is_scsi_question(cdb: &[u8], data: &Data<'_>) -> bool {
                 ata::ACCESSIBLE_MAX_ADDRESS => feature == ata::GET_NATIVE_MAX,
                 // With the bit in its count it would forget that the last one failed.
                 ata::SANITIZE_DEVICE => feature == ata::SANITIZE_STATUS && count == 0,
-                ata::SMART => matches!(feature, ata::SMART_READ_DATA | ata::SMART_RETURN_STATUS),
+                ata::SMART => match feature {
+                    ata::SMART_READ_DATA | ata::SMART_RETURN_STATUS => true,
+                    ata::SMART_READ_LOG => *l0 == smart::SELF_TEST_LOG,
+                    _ => false,
+                },
+                // Reading the log of NCQ errors would clear it.
+                ata::READ_LOG_EXT => *l0 == smart::STATISTICS_LOG,
                 _ => false,
             }
         }
@@ -73,6 +81,15 @@ mod tests {
                 assert!(!is_scsi_question(&ata, &Data::Out(&[0; 512])));
             }
         }
+        for (command, feature) in [(ata::READ_LOG_EXT, 0), (ata::SMART, 0xd5)] {
+            (ata[4], ata[14]) = (feature, command);
+            for log in 0..=u8::MAX {
+                ata[8] = log;
+                let read = matches!((command, log), (ata::READ_LOG_EXT, 0x04) | (ata::SMART, 0x06));
+                assert_eq!(is_scsi_question(&ata, &Data::None), read, "log {log:#x}");
+            }
+        }
+        ata[8] = 0;
         (ata[6], ata[4], ata[14]) = (1, 0, ata::SANITIZE_DEVICE);
         assert!(!is_scsi_question(&ata, &Data::None), "it clears the memory of a failure");
         let receive = |cdw10| NvmeCommand { opcode: nvme::SECURITY_RECEIVE, cdw10, ..NvmeCommand::default() };
@@ -90,7 +107,17 @@ mod tests {
         ] {
             assert_eq!(is_scsi_question(&cdb, &Data::None), asks, "{cdb:x?}");
         }
-        for cdb in [&[scsi::SANITIZE, 0x82][..], &[0x04], &[0x2a], &[0x9e, 0x12], &[0xa3, 0x0a], &[]] {
+        assert!(is_scsi_question(&[scsi::LOG_SENSE, 0, 0x40, 0, 0, 0, 0, 0, 4, 0], &Data::None));
+        for cdb in [
+            &[scsi::SANITIZE, 0x82][..],
+            &[scsi::LOG_SENSE, 1],
+            &[0x4c, 2],
+            &[0x04],
+            &[0x2a],
+            &[0x9e, 0x12],
+            &[0xa3, 0x0a],
+            &[],
+        ] {
             assert!(!is_scsi_question(cdb, &Data::None), "{cdb:x?}");
         }
     }

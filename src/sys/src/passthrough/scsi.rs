@@ -8,7 +8,9 @@ use super::{CommandError, Data, Declining, Passthrough, SOON, ScsiAnswer, Sense,
 
 pub(super) const REQUEST_SENSE: u8 = 0x03;
 pub(super) const INQUIRY: u8 = 0x12;
+pub(super) const READ_DEFECT_DATA: u8 = 0x37;
 pub(super) const SANITIZE: u8 = 0x48;
+pub(super) const LOG_SENSE: u8 = 0x4d;
 pub(super) const ATA_PASS_THROUGH_16: u8 = 0x85;
 pub(super) const SERVICE_ACTION_IN_16: u8 = 0x9e;
 pub(super) const READ_CAPACITY_16: u8 = 0x10;
@@ -45,7 +47,7 @@ pub enum SanitizeStatus {
 }
 
 /// GOOD, or what the device complains of.
-fn good(name: &'static str, answer: ScsiAnswer) -> Result<(), CommandError> {
+pub(super) fn good(name: &'static str, answer: ScsiAnswer) -> Result<(), CommandError> {
     match answer {
         ScsiAnswer { status: 0, .. } => Ok(()),
         ScsiAnswer { sense: Some(sense), .. } if sense.key <= 1 => Ok(()),
