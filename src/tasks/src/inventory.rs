@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
-use speediso_model::inventory::{Boot, Inventory, Memory, MemoryModule, canonical_mac};
+use speediso_model::inventory::{Boot, Inventory, Memory, MemoryModule, canonical_mac, unlisted};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::Plan;
+use speediso_model::task::InventoryTask;
 use speediso_model::units::{Bytes, MIB};
 use speediso_model::{fault, inventory};
 use speediso_sys::{blkid, cpu, disks, dmi, efi, nics};
 use sysinfo::{MemoryRefreshKind, System};
 
 use crate::ctx::TaskCtx;
+use crate::devices;
 
 const KIND: &str = "inventory";
 
@@ -18,9 +20,12 @@ pub(crate) fn plan() -> Plan {
     Plan { task: KIND.to_owned(), destructive: false, devices: Vec::new(), effects: Vec::new(), untouched: Vec::new() }
 }
 
-pub(crate) fn execute(ctx: &TaskCtx) -> TaskResult {
+pub(crate) fn execute(task: &InventoryTask, ctx: &TaskCtx) -> TaskResult {
     if let Err(fault) = ctx.cancel.check() {
         return TaskResult::failed(KIND, Outcome::FailedUnchanged, fault);
+    }
+    if task.expect.as_ref().is_some_and(|e| e.names_switches()) {
+        devices::await_neighbours(&ctx.roots, &ctx.cancel);
     }
     ctx.reporter.step_began("look");
     let inventory = collect(ctx);
@@ -29,17 +34,36 @@ pub(crate) fn execute(ctx: &TaskCtx) -> TaskResult {
     for gap in &inventory.unread {
         ctx.reporter.notice(gap);
     }
+    let result = match task.expect.as_ref().map(|e| e.unmet(&inventory)) {
+        None => TaskResult::verified(KIND, "kernel, SMBIOS tables and libblkid", Changed::AlreadySo),
+        Some(unmet) if unmet.is_empty() => {
+            ctx.reporter.notice("the machine is as expected");
+            TaskResult::verified(
+                KIND,
+                "kernel, SMBIOS tables and libblkid, held against what is expected",
+                Changed::AlreadySo,
+            )
+        }
+        Some(unmet) => TaskResult::failed(KIND, Outcome::FailedUnchanged, unexpected(&inventory, unmet)),
+    };
     match serde_json::to_value(&inventory) {
-        Ok(output) => TaskResult {
-            output: Some(output),
-            ..TaskResult::verified(KIND, "kernel, SMBIOS tables and libblkid", Changed::AlreadySo)
-        },
+        Ok(output) => TaskResult { output: Some(output), ..result },
         Err(error) => TaskResult::failed(
             KIND,
             Outcome::FailedUnchanged,
             fault::Fault::from_error(fault::FaultCode::Internal, &error),
         ),
     }
+}
+
+/// With one cause for each line that is not met.
+fn unexpected(inventory: &Inventory, unmet: Vec<String>) -> fault::Fault {
+    let system = &inventory.system_vendor;
+    let message = format!(
+        "{} {} with serial number {:?} is not what was expected; nothing was changed",
+        system.manufacturer, system.product_name, system.serial_number
+    );
+    fault::Fault { causes: unmet, ..fault::Fault::new(fault::FaultCode::HardwareUnexpected, message.trim()) }
 }
 
 fn summary(inventory: &Inventory) -> String {
@@ -56,6 +80,7 @@ fn summary(inventory: &Inventory) -> String {
 #[must_use]
 pub fn collect(ctx: &TaskCtx) -> Inventory {
     let mut unread = Vec::new();
+    let bmc = devices::begin_bmc(ctx);
     let dmi = dmi::examine(&ctx.roots);
     unread.extend(dmi.problems);
     let cpu = cpu::read(&ctx.roots).unwrap_or_else(|e| {
@@ -70,7 +95,7 @@ pub fn collect(ctx: &TaskCtx) -> Inventory {
         unread.push(format!("host name could not be read: {e}"));
         String::new()
     });
-    Inventory {
+    let mut inventory = Inventory {
         hostname,
         system_vendor: dmi.system,
         cpu,
@@ -78,10 +103,12 @@ pub fn collect(ctx: &TaskCtx) -> Inventory {
         disks,
         interfaces,
         boot,
-        bmc_address: None,
         build: ctx.build.clone(),
         unread,
-    }
+        ..Inventory::default()
+    };
+    bmc.end(&mut inventory);
+    inventory
 }
 
 /// The running kernel's memory: it has no root to read a captured machine's from.
@@ -102,9 +129,10 @@ fn memory(modules: Vec<MemoryModule>, unread: &mut Vec<String>) -> Memory {
 
 fn disks(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Disk> {
     let mut disks = disks::read(&ctx.roots, ctx.scope).unwrap_or_else(|e| {
-        unread.push(format!("disks could not be listed: {e}"));
+        unread.push(unlisted::DISKS.because(e));
         Vec::new()
     });
+    devices::ask_disks(ctx, &mut disks, unread);
     let Some(probe) = &ctx.probe else {
         unread.push("disks were not probed for signatures: no probing child is configured".to_owned());
         return disks;
@@ -137,12 +165,13 @@ fn disks(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Disk> {
 
 fn interfaces(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Interface> {
     let mut interfaces = nics::read(&ctx.roots).unwrap_or_else(|e| {
-        unread.push(format!("network interfaces could not be listed: {e}"));
+        unread.push(unlisted::INTERFACES.because(e));
         Vec::new()
     });
     if let Err(error) = nics::add_addresses(&mut interfaces) {
         unread.push(format!("network addresses could not be read: {error}"));
     }
+    devices::ask_interfaces(ctx, &mut interfaces, unread);
     if let Some(mac) = boot_mac(ctx) {
         for interface in &mut interfaces {
             interface.boot = interface.mac_address == mac;

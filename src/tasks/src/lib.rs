@@ -10,6 +10,7 @@ pub mod burn_in;
 mod capture;
 mod config_drive;
 pub mod ctx;
+mod devices;
 mod fetch;
 mod gptedit;
 mod hardware_raid;
@@ -70,7 +71,7 @@ pub fn execute(task: &Task, expected: &PlanDigest, ctx: &TaskCtx) -> TaskResult 
         return TaskResult::failed(task.kind(), Outcome::FailedUnchanged, fault);
     }
     match task {
-        Task::Inventory(_) => inventory::execute(ctx),
+        Task::Inventory(task) => inventory::execute(task, ctx),
         Task::Wipe(task) => wipe::execute(task, expected, ctx),
         Task::Teardown(task) => teardown::execute(task, expected, ctx),
         Task::NvmeFormat(task) => nvme_format::execute(task, expected, ctx),

@@ -15,7 +15,7 @@ mod log;
 mod open;
 mod overwrite;
 mod pattern;
-mod probe;
+pub(crate) mod probe;
 mod profile;
 mod report;
 #[cfg(test)]

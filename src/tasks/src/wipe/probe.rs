@@ -6,7 +6,7 @@ use speediso_model::wipe::{Health, WipeMethod};
 use speediso_sys::passthrough::{CommandError, Passthrough, ata, nvme, scsi};
 
 /// What the disk answers. Whoever does not answer at all can be read and written, and the reason is told.
-pub(super) fn abilities(disk: &Disk, device: &dyn Passthrough) -> Abilities {
+pub(crate) fn abilities(disk: &Disk, device: &dyn Passthrough) -> Abilities {
     let nothing = |why: &str| Abilities::ReadWrite(why.to_owned());
     let answered = match disk.tran {
         Transport::Loop => return nothing("a loop device is a file and has no commands of its own"),
