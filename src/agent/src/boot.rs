@@ -9,12 +9,14 @@ use std::time::Duration;
 use speediso_model::build::BuildInfo;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
+use speediso_model::lldp::Heard;
 use speediso_model::profile::Profile;
 use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_sys::disks::{self, DiskScope};
 use speediso_sys::roots::Roots;
 use speediso_sys::{clock, dmi, nics};
 use speediso_tasks::tools::Tools;
+use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::cmdline::{Config, OnFailure};
@@ -25,7 +27,7 @@ use crate::net::{self, Configured, IpParam, NetConfig};
 use crate::ssh::Ssh;
 use crate::state::{self, StateDir};
 use crate::tls::{self, Purpose, Validity};
-use crate::{build, console};
+use crate::{build, console, lldp};
 
 /// Runs until the machine goes down, or there is nothing left to do; then waits, since the live system stays.
 ///
@@ -61,6 +63,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     let engine = Engine::start(&state, surroundings)?;
     tokio::spawn(console::show_progress(engine.clone()));
 
+    let neighbours = listen(&config, &roots, &build);
     let ssh = Ssh::new(config.ssh_off);
     let (network, ()) = tokio::join!(network(&config, &engine, &roots), settled_disks(&roots));
     ssh.add_keys(&config.ssh_keys);
@@ -68,7 +71,8 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         tracing::info!("ssh: no key was given (speediso.sshkey=), so nobody can log in over the network");
     }
 
-    let boot = Boot { config, roots, state, build, engine, ssh, http, address: network.address.to_string() };
+    let address = network.address.to_string();
+    let boot = Boot { config, roots, state, build, engine, ssh, http, address, neighbours };
     let mut fault = match wrong {
         Some(fault) => boot.only_report(fault).await,
         None => boot.door().await,
@@ -118,6 +122,19 @@ fn how_to_reach(line: &str) -> Config {
         config.token = trust.token;
     }
     config
+}
+
+/// Before anything else needs the network: switches speak every half a minute only.
+fn listen(config: &Config, roots: &Roots, build: &BuildInfo) -> Option<watch::Receiver<Vec<Heard>>> {
+    let (system, _) = dmi::read(roots);
+    let speaker = lldp::Speaker { serial: system.serial_number, build: format!("Speediso {build}") };
+    match lldp::begin(roots.clone(), (!config.lldp_off).then_some(speaker)) {
+        Ok(heard) => Some(heard),
+        Err(error) => {
+            tracing::warn!("neighbours (LLDP) cannot be listened to: {error}; proceeding without");
+            None
+        }
+    }
 }
 
 /// Tries until there is an address.
@@ -202,6 +219,8 @@ struct Boot {
     ssh: Ssh,
     http: reqwest::Client,
     address: String,
+    /// Who is at the other end of the cables.
+    neighbours: Option<watch::Receiver<Vec<Heard>>>,
 }
 
 impl Boot {
@@ -279,6 +298,7 @@ impl Boot {
             build: self.build.clone(),
             address: Some(self.address.clone()),
             only_report,
+            neighbours: self.neighbours.clone(),
         };
         tracing::info!("controller: {}", native.controller);
         let idle = || {

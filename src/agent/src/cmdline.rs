@@ -41,6 +41,8 @@ pub struct Config {
     pub ssh_off: bool,
     pub on_failure: OnFailure,
     pub debug: bool,
+    /// Neighbours are listened to, and told nothing.
+    pub lldp_off: bool,
     /// The kernel's `ip=`, as given.
     pub ip: Option<String>,
     /// MAC address of the interface that the boot loader used.
@@ -202,6 +204,11 @@ impl Config {
                 }
             }
             "debug" => self.debug = true,
+            "lldp" => match value.as_str() {
+                "on" => self.lldp_off = false,
+                "off" => self.lldp_off = true,
+                other => return Err(invalid(format!("speediso.lldp={other} is neither on nor off"))),
+            },
             "foreman" | "syslog" | "vlan" | "bond" => {
                 return Err(invalid(format!("speediso.{name} is not in this version")));
             }
@@ -411,5 +418,14 @@ mod tests {
         fn any_line_with_our_keys(parts in prop::collection::vec("(SPEEDISO|speediso\\.[a-z_]{1,12}|BOOTIF|ip)=?[ -~]{0,30}", 0..8)) {
             let _ = Config::from_cmdline(&parts.join(" "));
         }
+    }
+
+    #[test]
+    fn neighbours_are_told_who_we_are_unless_that_is_off() {
+        let lldp_off = |line: &str| Config::from_cmdline(line).map(|c| c.lldp_off).map_err(|f| f.code);
+        assert_eq!(lldp_off(""), Ok(false));
+        assert_eq!(lldp_off("speediso.lldp=on"), Ok(false));
+        assert_eq!(lldp_off("speediso.lldp=off"), Ok(true));
+        assert_eq!(lldp_off("speediso.lldp=maybe"), Err(FaultCode::CmdlineInvalid));
     }
 }

@@ -13,6 +13,7 @@ pub mod doors;
 pub mod engine;
 mod identity;
 mod journal;
+pub mod lldp;
 pub mod net;
 pub mod run;
 mod share;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use speediso_agent::disks::DisksArgs;
+use speediso_agent::lldp::LldpArgs;
 use speediso_agent::run::{self, RunArgs};
-use speediso_agent::{boot, build, console, disks, supervise};
+use speediso_agent::{boot, build, console, disks, lldp, supervise};
 use speediso_sys::roots::Roots;
 
 /// The Speediso provisioning agent.
@@ -34,6 +35,8 @@ enum Command {
     },
     /// Show the disks, or which of them given hints would take, and why (--hints)
     Disks(DisksArgs),
+    /// Show which switch and port each interface is plugged into
+    Lldp(LldpArgs),
     /// In the ramdisk: restart the agent when it dies
     Supervise,
     /// In the ramdisk: the agent itself
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         },
         Some(Command::Disks(args)) => ExitCode::from(disks::run(&args)),
+        Some(Command::Lldp(args)) => ExitCode::from(lldp::run(&args)),
         Some(Command::Supervise) => {
             console::log_to_consoles(&Roots::live(), false);
             supervise::run()
@@ -81,7 +85,7 @@ async fn dispatch(command: Command) -> ExitCode {
             Ok(never) => match never {},
             Err(fault) => fail(&fault),
         },
-        Command::Disks(_) | Command::Supervise | Command::ProbeSuperblock => ExitCode::FAILURE,
+        Command::Disks(_) | Command::Lldp(_) | Command::Supervise | Command::ProbeSuperblock => ExitCode::FAILURE,
     }
 }
 

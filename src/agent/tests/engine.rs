@@ -108,7 +108,7 @@ async fn what_cannot_be_journalled_is_not_begun() {
     // The journal's own last page has room for a few lines yet.
     let refused = loop {
         let run = RunId::random();
-        match engine.submit(submission(run, Task::Inventory(InventoryTask {}))) {
+        match engine.submit(submission(run, Task::Inventory(InventoryTask::default()))) {
             Ok(()) => engine.ended(run).await.unwrap(),
             Err(fault) => break (run, fault),
         };
@@ -120,7 +120,7 @@ async fn what_cannot_be_journalled_is_not_begun() {
     drop(filler);
     std::fs::remove_file(dir.path().join("filler")).unwrap();
     let run = RunId::random();
-    engine.submit(submission(run, Task::Inventory(InventoryTask {}))).unwrap();
+    engine.submit(submission(run, Task::Inventory(InventoryTask::default()))).unwrap();
     engine.ended(run).await.unwrap();
     let journal = std::fs::read_to_string(dir.path().join("journal.jsonl")).unwrap();
     assert!(journal.lines().all(|line| serde_json::from_str::<Event>(line).is_ok()));

@@ -240,6 +240,7 @@ impl Site {
             build: BuildInfo::default(),
             address: None,
             only_report: false,
+            neighbours: None,
         };
         let served = engine.clone();
         let door = tokio::spawn(async move {

@@ -21,6 +21,7 @@ use speediso_model::event::EventKind;
 use speediso_model::fault::{Fault, FaultClass, FaultCode};
 use speediso_model::id::{BootId, Epoch, RunId};
 use speediso_model::inventory::SystemVendor;
+use speediso_model::lldp::{self, Heard, INTERVAL_SECONDS};
 use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::Task;
 use speediso_sys::clock;
@@ -61,6 +62,8 @@ pub struct Native {
     pub address: Option<String>,
     /// Enrol and report, but take no work.
     pub only_report: bool,
+    /// Who was heard at the other end of the cables, as it comes in.
+    pub neighbours: Option<watch::Receiver<Vec<Heard>>>,
 }
 
 impl Native {
@@ -143,12 +146,14 @@ impl Native {
         engine.set_sharing(Arc::clone(&share) as Arc<dyn Sharing>);
         let _: serde_json::Value = persist(&watched, Method::PUT, path::INVENTORY, &report).await?;
 
+        let neighbours = tell_neighbours(watched.clone(), self.neighbours.clone(), engine.clone(), report);
         let deliver = deliver(watched.clone(), engine.clone(), session.epoch);
         let work = self.work(watched, engine.clone(), session.epoch, idle);
         let renew = renew(current, &key, self, session.clone(), state, engine, &share);
         tokio::select! {
             fault = deliver => Err(fault),
             fault = work => Err(fault),
+            Err(fault) = neighbours => Err(fault),
             never = renew => match never {},
         }
     }
@@ -266,6 +271,31 @@ impl Native {
             }
         }
     }
+}
+
+/// The inventory is told as soon as it can be read; switches make themselves heard within half a minute after that. So
+/// it is told once more, unless a task has read it anew since: that one had them.
+async fn tell_neighbours(
+    client: watch::Receiver<Client>,
+    heard: Option<watch::Receiver<Vec<Heard>>>,
+    engine: Engine,
+    mut report: InventoryReport,
+) -> Result<std::convert::Infallible, Fault> {
+    /// From the first that is heard to the last.
+    const TOGETHER: Duration = Duration::from_secs(INTERVAL_SECONDS + 1);
+    if let Some(mut heard) = heard
+        && heard.wait_for(|heard| !heard.is_empty()).await.is_ok()
+    {
+        tokio::time::sleep(TOGETHER).await;
+        let heard = heard.borrow().clone();
+        let before = report.inventory.interfaces.clone();
+        lldp::add_to(&mut report.inventory.interfaces, &heard);
+        let read_anew = engine.runs().iter().any(|r| matches!(r.task, Task::Inventory(_)) && r.result.is_some());
+        if report.inventory.interfaces != before && !read_anew {
+            let _: serde_json::Value = persist(&client, Method::PUT, path::INVENTORY, &report).await?;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epoch, grant: Grant) -> Result<(), Fault> {

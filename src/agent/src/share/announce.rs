@@ -8,6 +8,9 @@ use futures_util::future::join_all;
 use speediso_model::api::path;
 use speediso_model::id::Epoch;
 use speediso_model::share::ShareAnswer;
+use speediso_sys::lldp::Memory;
+use speediso_sys::nics;
+use speediso_sys::roots::Roots;
 use speediso_tasks::share::Swarm;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -39,8 +42,8 @@ pub(super) async fn announce(
         if address.is_none() {
             address = own_address(&url).await.map(|ip| SocketAddr::new(ip, port));
         }
-        // The inventory does not know switches yet; without them the subnet tells neighbours.
-        let request = swarm.announcement(epoch, address, None);
+        // Where no switch speaks, the subnet tells neighbours.
+        let request = swarm.announcement(epoch, address, switch(address));
         let client = controller.borrow().clone();
         let sent = Instant::now();
         let answer = tokio::select! {
@@ -99,6 +102,18 @@ pub(super) async fn look_around(peers: Peers, swarm: Arc<Swarm>, mut stop: watch
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
+}
+
+/// The switch behind the interface that has this address.
+fn switch(address: Option<SocketAddr>) -> Option<String> {
+    let roots = Roots::live();
+    let memory = Memory::read(&roots)?;
+    let mut interfaces = nics::read(&roots).ok()?;
+    nics::add_addresses(&mut interfaces).ok()?;
+    let ip = address?.ip().to_string();
+    let has = |text: &Option<String>| text.as_deref() == Some(&ip);
+    let interface = interfaces.iter().find(|i| has(&i.ipv4_address) || has(&i.ipv6_address));
+    memory.switch(interface.map(|i| i.name.as_str()))
 }
 
 /// The address that this machine speaks to the controller from. Connecting a datagram socket sends nothing.
