@@ -10,6 +10,7 @@ use speediso_model::api::{
 };
 use speediso_model::hints::SkipList;
 use speediso_model::inventory::Inventory;
+use speediso_model::inventory::compare::SeenChanges;
 use speediso_model::order::Order;
 
 use crate::args::{Args, Command, ImageCommand, OrderArgs, RuleCommand};
@@ -185,8 +186,9 @@ fn read_json(file: &Path) -> Result<Value> {
 async fn machine(client: &Client, text: &str, json: bool) -> Result<()> {
     let node = resolve::node(client, text).await?;
     let inventory: Option<Inventory> = client.get(&at(path::NODE_INVENTORY, node.id)).await?;
-    let both = json!({"node": node, "inventory": inventory});
-    output::print(json, &both, |_| output::machine(&node, inventory.as_ref()))
+    let changes: List<SeenChanges> = client.get(&at(path::NODE_CHANGES, node.id)).await?;
+    let all = json!({"node": node, "inventory": inventory, "changes": changes.items});
+    output::print(json, &all, |_| output::machine(&node, inventory.as_ref(), &changes.items))
 }
 
 async fn protect(client: &Client, text: &str, protected: bool, json: bool) -> Result<()> {

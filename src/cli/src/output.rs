@@ -10,6 +10,8 @@ use speediso_model::certificate::words::method_name;
 use speediso_model::fault::{Fault, FaultClass};
 use speediso_model::hints;
 use speediso_model::inventory::Inventory;
+use speediso_model::inventory::compare::SeenChanges;
+use speediso_model::lldp;
 use speediso_model::order::{Order, TaskState};
 use speediso_model::units::Bytes;
 
@@ -100,7 +102,7 @@ pub(crate) fn machines(nodes: &List<NodeView>) -> String {
     finish(&table, "no machine was seen yet")
 }
 
-pub(crate) fn machine(node: &NodeView, inventory: Option<&Inventory>) -> String {
+pub(crate) fn machine(node: &NodeView, inventory: Option<&Inventory>, changes: &[SeenChanges]) -> String {
     let mut lines = vec![
         format!("{} ({})", node.name, node.id),
         format!("  state     {}{}", node.state.name(), if node.protected { ", protected" } else { "" }),
@@ -134,7 +136,8 @@ pub(crate) fn machine(node: &NodeView, inventory: Option<&Inventory>) -> String 
     for disk in &inventory.disks {
         let found =
             if disk.signatures.is_empty() { String::new() } else { format!(": {}", disk.signatures.join(", ")) };
-        lines.push(format!("  disk      {}{found}", hints::describe(disk)));
+        let health = disk.health.as_ref().map(|h| format!(", health {}", h.verdict.name())).unwrap_or_default();
+        lines.push(format!("  disk      {}{health}{found}", hints::describe(disk)));
     }
     for nic in &inventory.interfaces {
         lines.push(format!(
@@ -144,8 +147,16 @@ pub(crate) fn machine(node: &NodeView, inventory: Option<&Inventory>) -> String 
             nic.ipv4_address.as_deref().unwrap_or("no address"),
             if nic.has_carrier { "link" } else { "no link" }
         ));
+        lines.extend(lldp::switch_of(&nic.neighbours).map(|s| format!("            plugged into {}", s.in_words())));
+    }
+    if let Some(bmc) = &inventory.bmc {
+        let address = inventory.bmc_address.as_deref().unwrap_or("no address");
+        lines.push(format!("  bmc       {address}, firmware {}, IPMI {}", bmc.firmware, bmc.ipmi_version));
     }
     lines.extend(inventory.unread.iter().map(|u| format!("  unread    {u}")));
+    for seen in changes {
+        lines.extend(seen.changes.iter().map(|c| format!("  changed   {} {}", seen.seen, c.text)));
+    }
     lines.join("\n")
 }
 

@@ -4,6 +4,7 @@
 //! is derived from the token's hash. So every replica knows it, and a new operators' token ends all of them.
 
 mod certificate;
+mod devices;
 mod page;
 mod session;
 
@@ -109,7 +110,9 @@ async fn machine(State(app): State<AppState>, Path(node): Path<String>) -> Resul
     let node = app.service.node_view(id).await?;
     let inventory = app.service.node_inventory(id).await?;
     let (orders, events) = (app.service.orders(Some(id)).await?, app.service.last_events(id, EVENTS).await?);
-    Ok(Html(page::machine(&node, inventory.as_ref(), &orders, &events).into_string()))
+    let changes = app.service.hardware_changes(id).await?;
+    let detail = page::machine_detail(&node, inventory.as_ref(), &changes, &orders, &events);
+    Ok(Html(page::machine(&node, &detail).into_string()))
 }
 
 async fn machine_fragment(State(app): State<AppState>, Path(node): Path<String>) -> Result<Html<String>, ApiError> {
@@ -117,7 +120,8 @@ async fn machine_fragment(State(app): State<AppState>, Path(node): Path<String>)
     let node = app.service.node_view(id).await?;
     let inventory = app.service.node_inventory(id).await?;
     let (orders, events) = (app.service.orders(Some(id)).await?, app.service.last_events(id, EVENTS).await?);
-    Ok(Html(page::machine_detail(&node, inventory.as_ref(), &orders, &events).into_string()))
+    let changes = app.service.hardware_changes(id).await?;
+    Ok(Html(page::machine_detail(&node, inventory.as_ref(), &changes, &orders, &events).into_string()))
 }
 
 async fn certificates(

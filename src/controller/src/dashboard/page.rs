@@ -6,11 +6,13 @@ use speediso_model::api::{Alert, NodeView, StoredEvent};
 use speediso_model::certificate::site::{CertificateView, CertificatesQuery};
 use speediso_model::certificate::words::method_name;
 use speediso_model::event::Progress;
-use speediso_model::hints;
 use speediso_model::inventory::Inventory;
+use speediso_model::inventory::compare::SeenChanges;
 use speediso_model::node::NodeState;
 use speediso_model::order::{Order, TaskState};
 use speediso_model::units::Bytes;
+
+use super::devices;
 
 /// Same-origin files, so that the content security policy needs no exception.
 pub(super) const SCRIPT: &str = include_str!("live.js");
@@ -97,17 +99,13 @@ pub(super) fn machine_table(nodes: &[NodeView], alerts: &[Alert]) -> Markup {
     }
 }
 
-pub(super) fn machine(
-    node: &NodeView,
-    inventory: Option<&Inventory>,
-    orders: &[Order],
-    events: &[StoredEvent],
-) -> Markup {
+/// `detail` is the part that is fetched again and again.
+pub(super) fn machine(node: &NodeView, detail: &Markup) -> Markup {
     frame(
         &node.name,
         &html! {
             h1 { (node.name) " " small class=(state_class(node.state)) { (node.state.name()) } }
-            div data-live={ "/fragments/machines/" (node.id) } { (machine_detail(node, inventory, orders, events)) }
+            div data-live={ "/fragments/machines/" (node.id) } { (detail) }
         },
     )
 }
@@ -115,6 +113,7 @@ pub(super) fn machine(
 pub(super) fn machine_detail(
     node: &NodeView,
     inventory: Option<&Inventory>,
+    changes: &[SeenChanges],
     orders: &[Order],
     events: &[StoredEvent],
 ) -> Markup {
@@ -132,6 +131,7 @@ pub(super) fn machine_detail(
             @if let Some(code) = &node.code { dt { "Code" } dd { strong { (code) } } }
         }
         @if let Some(inventory) = inventory { (hardware(inventory)) } @else { p { "Not inventoried yet." } }
+        (devices::changes(changes))
         p { a href={ "/certificates?node=" (node.id) } { "Certificates of sanitization" } }
         h2 { "Orders" }
         @if orders.is_empty() { p { "None." } }
@@ -196,34 +196,9 @@ fn hardware(inventory: &Inventory) -> Markup {
             (inventory.cpu.count) " × " (inventory.cpu.model_name) ", " (inventory.memory.total) " memory, "
             (inventory.boot.current_boot_mode)
         }
-        table {
-            thead { tr { th { "Disk" } th { "Size" } th { "Sector" } th { "Attached by" } th { "Holds" } } }
-            tbody {
-                @for disk in &inventory.disks {
-                    tr {
-                        td { (hints::describe(disk)) }
-                        td.number { (disk.size) }
-                        td.number { (disk.logical_sectors) }
-                        td { (format!("{:?}", disk.tran).to_lowercase()) }
-                        td { (disk.signatures.join(", ")) }
-                    }
-                }
-            }
-        }
-        table {
-            thead { tr { th { "Interface" } th { "MAC" } th { "Address" } th { "Driver" } th { "Link" } } }
-            tbody {
-                @for nic in &inventory.interfaces {
-                    tr {
-                        td { (nic.name) @if nic.boot { " " small { "booted from" } } }
-                        td { (nic.mac_address) }
-                        td { (nic.ipv4_address.as_deref().unwrap_or("–")) }
-                        td { (nic.driver.as_deref().unwrap_or("–")) }
-                        td { @if nic.has_carrier { "up" } @else { "down" } }
-                    }
-                }
-            }
-        }
+        (devices::disks(&inventory.disks))
+        (devices::interfaces(&inventory.interfaces))
+        @if let Some(bmc) = &inventory.bmc { (devices::bmc(bmc)) }
         @for unread in &inventory.unread { p { "Not read: " (unread) } }
     }
 }
@@ -289,6 +264,7 @@ mod tests {
     use speediso_model::build::BuildInfo;
     use speediso_model::fault::{Fault, FaultCode};
     use speediso_model::id::{Epoch, NodeId};
+    use speediso_model::inventory::compare::Change;
     use speediso_model::inventory::{Disk, SystemVendor};
 
     fn hostile() -> NodeView {
@@ -319,6 +295,9 @@ mod tests {
             disks: vec![Disk { model: "<img src=x onerror=alert(1)>".into(), ..Disk::default() }],
             ..Inventory::default()
         };
+        let change = Change { text: "<b>gone</b>".into(), ..Change::default() };
+        let (seen, epoch) = (jiff::Timestamp::UNIX_EPOCH, Epoch(1));
+        let changes = [SeenChanges { seen, epoch, changes: vec![change] }];
         let alert = Alert {
             id: 1,
             node: None,
@@ -327,7 +306,7 @@ mod tests {
         };
         for page in [
             machines(std::slice::from_ref(&node), &[alert]).into_string(),
-            machine(&node, Some(&inventory), &[], &[]).into_string(),
+            machine(&node, &machine_detail(&node, Some(&inventory), &changes, &[], &[])).into_string(),
         ] {
             assert!(!page.contains("<script>alert") && !page.contains("<img") && !page.contains("<b>"), "{page}");
             assert!(page.contains("&lt;script&gt;"), "the text is shown, escaped");

@@ -9,6 +9,7 @@ use speediso_model::api::{
 };
 use speediso_model::id::{NodeId, OrderId};
 use speediso_model::inventory::Inventory;
+use speediso_model::inventory::compare::SeenChanges;
 use speediso_model::order::Order;
 
 use super::auth::OPERATOR;
@@ -38,6 +39,10 @@ pub(super) async fn node(State(app): State<AppState>, Part(id): Part<NodeId>) ->
 
 pub(super) async fn node_inventory(State(app): State<AppState>, Part(id): Part<NodeId>) -> Answer<Option<Inventory>> {
     Ok(Json(app.service.node_inventory(id).await?))
+}
+
+pub(super) async fn node_changes(State(app): State<AppState>, Part(id): Part<NodeId>) -> Answer<List<SeenChanges>> {
+    Ok(Json(List { items: app.service.hardware_changes(id).await? }))
 }
 
 pub(super) async fn approve(

@@ -22,6 +22,7 @@ use speediso_model::certificate::site::{
 };
 use speediso_model::fault::FaultCode;
 use speediso_model::inventory::Inventory;
+use speediso_model::inventory::compare::SeenChanges;
 use speediso_model::order::Order;
 use speediso_model::share::{ShareAnswer, ShareRequest};
 
@@ -145,6 +146,7 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(p(), path::NODES, Operator, "record a machine that was not seen yet", post(operator::create_node)).body::<CreateNodeRequest>().answer::<NodeView>(),
         Route::new(g(), path::NODE, Operator, "one machine", get(operator::node)).answer::<NodeView>(),
         Route::new(g(), path::NODE_INVENTORY, Operator, "what the machine has, or null", get(operator::node_inventory)).answer::<Option<Inventory>>(),
+        Route::new(g(), path::NODE_CHANGES, Operator, "what its inventories showed against those before them, newest first", get(operator::node_changes)).answer::<List<SeenChanges>>(),
         Route::new(p(), path::NODE_APPROVE, Operator, "admit the agent that shows this code", post(operator::approve)).body::<ApproveRequest>().answer::<NodeView>(),
         Route::new(p(), path::NODE_PROTECT, Operator, "refuse destructive orders, or no longer", post(operator::protect)).body::<ProtectRequest>().answer::<NodeView>(),
         Route::new(p(), path::NODE_RELEASE, Operator, "end a quarantine or maintenance", post(operator::release)).answer::<NodeView>(),

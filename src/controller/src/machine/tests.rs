@@ -346,7 +346,7 @@ proptest! {
                 Step::Open(kind) => {
                     let tasks = match kind % 3 {
                         0 => vec![write_image(), power()],
-                        1 => vec![Task::Inventory(InventoryTask {}), write_image()],
+                        1 => vec![Task::Inventory(InventoryTask::default()), write_image()],
                         _ => vec![power()],
                     };
                     let _ = m.open(order(tasks), fx);

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::certify::{certify, see_disks};
 use super::enrol::describe;
+use super::hardware::see_changes;
 use super::{Failure, Result, Service, load, save};
 use crate::ca::AgentKey;
 use crate::machine::{Effects, LEASE, Machine};
@@ -108,6 +109,7 @@ impl Service {
         machine.now.inventoried(&mut fx);
         save(&mut *tx, &machine, &fx).await?;
         see_disks(&mut *tx, agent.node, &report.inventory.disks).await?;
+        see_changes(&mut *tx, &machine.now, &report.inventory).await?;
         tx.put_inventory(agent.node, &report.inventory).await?;
         self.commit(tx).await?;
         Ok(lease(&machine.now, agent.epoch, &[]))

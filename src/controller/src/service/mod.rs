@@ -6,6 +6,7 @@ mod capture;
 mod certificates;
 mod certify;
 mod enrol;
+mod hardware;
 mod lapse;
 mod operator;
 mod share;

@@ -11,6 +11,7 @@ use speediso_model::certificate::site::{CertificateKind, CertificatePolicy, Cert
 use speediso_model::event::Progress;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{BootId, Epoch, NodeId, OrderId, RunId};
+use speediso_model::inventory::compare::Change;
 use speediso_model::inventory::{Disk, Inventory, SystemVendor};
 use speediso_model::node::NodeState;
 use speediso_model::order::{Order, OrderState};
@@ -422,6 +423,22 @@ async fn disks_are_remembered_until_they_are_accounted_for(store: &dyn Store) {
     assert_eq!(tx.certificate_policy().await.unwrap(), policy);
 }
 
+async fn changes_of_hardware_are_kept_newest_first(store: &dyn Store) {
+    let (a, b) = (node("a", "52:54:00:00:00:01"), node("b", "52:54:00:00:00:02"));
+    put(store, &a).await;
+    put(store, &b).await;
+    let mut tx = store.write().await.unwrap();
+    let change = |n: u64| Change { text: format!("disk {n} is gone"), ..Change::default() };
+    for n in 1..=205 {
+        tx.put_hardware_changes(a.id, Epoch(n), &[change(n), change(0)]).await.unwrap();
+    }
+    let newest = tx.hardware_changes(a.id, 2).await.unwrap();
+    assert_eq!(newest.iter().map(|c| c.epoch).collect::<Vec<_>>(), [Epoch(205), Epoch(204)]);
+    assert_eq!(newest[0].changes, [change(205), change(0)]);
+    assert_eq!(tx.hardware_changes(a.id, 1000).await.unwrap().len(), 200, "the oldest are dropped");
+    assert_eq!(tx.hardware_changes(b.id, 10).await.unwrap(), [], "another machine's are its own");
+}
+
 async fn changes_are_seen_once_and_in_order(store: &dyn Store) {
     let mut tx = store.write().await.unwrap();
     tx.touch("a").await.unwrap();
@@ -463,6 +480,7 @@ conformance!(
     who_shares_is_forgotten_when_silent,
     certificates_are_numbered_without_gaps_and_stay,
     disks_are_remembered_until_they_are_accounted_for,
+    changes_of_hardware_are_kept_newest_first,
     changes_are_seen_once_and_in_order,
 );
 

@@ -19,10 +19,12 @@ use speediso_model::share::group::Member;
 pub mod certificates;
 #[cfg(test)]
 mod conformance;
+pub mod hardware;
 pub mod record;
 mod sqlite;
 
 pub use certificates::{CertificateTransaction, WipeCertificate};
+pub use hardware::HardwareTransaction;
 pub use record::{Identity, Image, Millis, NewEvent, Node, OrderRecord, RunRecord, Session, Start, Token};
 pub use sqlite::SqliteStore;
 
@@ -56,7 +58,7 @@ pub trait Store: Send + Sync + Debug {
     fn changes(&self, after: i64) -> Fut<'_, Vec<(String, i64)>>;
 }
 
-pub trait Transaction: CertificateTransaction {
+pub trait Transaction: CertificateTransaction + HardwareTransaction {
     /// The database's clock when the transaction began.
     fn now(&self) -> Millis;
     fn commit(self: Box<Self>) -> Fut<'static, ()>;

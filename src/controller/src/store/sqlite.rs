@@ -30,6 +30,7 @@ use super::{
 };
 
 mod certificates;
+mod hardware;
 
 /// Readers; more than this wait for one another.
 const READERS: u32 = 8;
@@ -49,6 +50,7 @@ fn migrations() -> Vec<Migration> {
         one(1, "start", include_str!("migrations/0001_start.sql")),
         one(2, "share", include_str!("migrations/0002_share.sql")),
         one(3, "certificates", include_str!("migrations/0003_certificates.sql")),
+        one(4, "hardware_changes", include_str!("migrations/0004_hardware_changes.sql")),
     ]
 }
 

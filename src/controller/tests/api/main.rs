@@ -6,6 +6,7 @@
 mod captures;
 mod certificates;
 mod enrolment;
+mod hardware;
 mod images;
 mod orders;
 mod restart;
