@@ -60,6 +60,11 @@ cpio: building the tiny test system
 binutils: stripping the agent for the ramdisk, reading EFI programs
 sbsigntool: signing for Secure Boot
 jq: reading JSON in scripts
+lldpd: the other side of LLDP in the tests
+ethtool: network cards, asked independently
+nvme-cli: NVMe drives, likewise
+smartmontools: health of disks, likewise
+ipmitool: the BMC, likewise
 shellcheck: checking shell scripts
 systemd: checking the units
 '

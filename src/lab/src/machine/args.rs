@@ -95,6 +95,7 @@ pub(super) fn build(spec: &MachineSpec, plug: &Plug, places: &Places<'_>) -> Res
         args.add("-initrd", initrd.display().to_string());
         args.add("-append", append);
     }
+    args.0.extend(spec.more.iter().cloned());
     Ok(args.0)
 }
 

@@ -147,6 +147,7 @@ pub struct MachineSpec {
     pub(super) start: Start,
     pub(super) no_reboot: bool,
     pub(super) accel: Accel,
+    pub(super) more: Vec<String>,
 }
 
 impl MachineSpec {
@@ -170,7 +171,15 @@ impl MachineSpec {
             start: Start::Network,
             no_reboot: false,
             accel: Accel::default(),
+            more: Vec::new(),
         }
+    }
+
+    /// Further words of QEMU's command line, after all others: parts that few machines here have.
+    #[must_use]
+    pub fn with(mut self, words: &[&str]) -> Self {
+        self.more.extend(words.iter().map(|word| (*word).to_owned()));
+        self
     }
 
     #[must_use]
