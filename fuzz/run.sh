@@ -14,7 +14,7 @@ fi
 
 seeds() {
     local dir=$1 n=0
-    mkdir -p corpus/{qcow2,manifest,decoders,container,certificate,lldp}
+    mkdir -p corpus/{qcow2,manifest,decoders,container,certificate,lldp,smbios}
     { head -c 20000 /dev/urandom; head -c 40000 /dev/zero; yes 'all work and no play' | head -c 40000 || true; } >"$dir/disk"
     truncate -s 131072 "$dir/disk"
     for options in '' '-c' '-o compat=0.10' '-c -o compression_type=zstd'; do
@@ -38,6 +38,11 @@ seeds() {
     sha256sum "$dir/disk" | sed 's,  .*,  disk.img,' >corpus/manifest/seed-list
     zstd -q -c "$dir/disk" >corpus/manifest/seed-chunk
     tail -n 1 ../src/model/src/certificate/snapshots/*one_line*.snap >corpus/certificate/seed
+    for machine in ../src/sys/src/fixtures/machines/*.tar.gz; do
+        # The target takes 31 bytes, an entry point's length, and the table behind them.
+        for file in smbios_entry_point DMI; do tar -xzOf "$machine" "./sys/firmware/dmi/tables/$file"; done \
+            >"corpus/smbios/seed-$(basename "$machine" .tar.gz)"
+    done
 }
 
 work=$(mktemp -d)
@@ -46,7 +51,7 @@ seeds "$work"
 # A switch: chassis, port, time to live, name, capabilities, VLAN, end.
 printf '\x01\x80\xc2\x00\x00\x0e\x02\x00\x00\x00\x00\x01\x88\xcc\x02\x07\x04\x00\x1c\x73\xaa\xbb\xcc\x04\x04\x05et7\x06\x02\x00\x78\x0a\x04leaf\x0e\x04\x00\x14\x00\x14\xfe\x06\x00\x80\xc2\x01\x00\x64\x00\x00' >corpus/lldp/seed-0
 
-for target in qcow2 manifest decoders container certificate lldp; do
+for target in qcow2 manifest decoders container certificate lldp smbios; do
     echo "fuzz: $target for ${FUZZ_SECONDS:-60} s"
     if ! cargo +nightly fuzz run --target x86_64-unknown-linux-gnu "$target" -- \
         -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=512 -timeout=20 -max_len=262144 -print_final_stats=1 \

@@ -2,10 +2,20 @@
 //! structure answers our controller and an Ironic; what it lacks is added beside.
 
 pub mod bmc;
+mod board;
+mod boot;
 pub mod compare;
 pub mod health;
+mod kernel;
 pub mod link;
+mod memory;
+mod numa;
+mod pci;
+mod processor;
+mod sensor;
+mod tpm;
 pub mod unlisted;
+mod usb;
 mod wwn;
 
 use schemars::JsonSchema;
@@ -15,6 +25,17 @@ use self::bmc::Bmc;
 use self::health::{DiskHealth, NvmeNamespace};
 use self::link::Link;
 use crate::abilities::Abilities;
+pub use board::{Board, Chassis, Firmware, OnboardDevice, PowerSupply, Slot, SystemVendor};
+pub use boot::{Boot, FirmwareEntry};
+pub use kernel::{Kernel, without_secrets};
+pub use memory::{EmptySlot, Memory, MemoryArray, MemoryModule};
+pub use numa::{NumaCore, NumaMemory, NumaNic, NumaNode, NumaTopology, cpu_list};
+pub use pci::{Gpu, PciDevice, PcieLink, class_words};
+pub use processor::{Cache, Cpu, Frequencies, Socket};
+pub use sensor::{Sensor, SensorKind};
+pub use tpm::Tpm;
+pub use usb::UsbDevice;
+
 use crate::build::BuildInfo;
 use crate::lldp::Neighbour;
 use crate::units::Bytes;
@@ -34,70 +55,24 @@ pub struct Inventory {
     pub bmc_mac: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bmc: Option<Bmc>,
+    pub numa_topology: NumaTopology,
+    pub pci_devices: Vec<PciDevice>,
+    /// Of the PCI devices those that compute: graphics processors and accelerators.
+    pub gpus: Vec<Gpu>,
+    pub usb_devices: Vec<UsbDevice>,
+    pub tpm: Option<Tpm>,
+    /// What the kernel's monitoring drivers measured when the inventory was taken.
+    pub sensors: Vec<Sensor>,
+    pub boards: Vec<Board>,
+    pub chassis: Vec<Chassis>,
+    pub slots: Vec<Slot>,
+    pub onboard_devices: Vec<OnboardDevice>,
+    pub power_supplies: Vec<PowerSupply>,
+    pub kernel: Kernel,
     /// The ramdisk this was seen from.
     pub build: BuildInfo,
     /// What could not be read, in words: a missing fact is said, not guessed.
     pub unread: Vec<String>,
-}
-
-/// From SMBIOS tables 0, 1, 2 and 3.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct SystemVendor {
-    pub manufacturer: String,
-    pub product_name: String,
-    pub serial_number: String,
-    /// Canonical form, as `dmidecode` and iPXE print it.
-    pub uuid: Option<String>,
-    pub board_serial: String,
-    pub chassis_serial: String,
-    pub asset_tag: String,
-    pub firmware: Firmware,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Firmware {
-    pub vendor: String,
-    pub version: String,
-    pub build_date: String,
-}
-
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Cpu {
-    pub model_name: String,
-    /// Highest frequency in MHz, as a string like Ironic's.
-    pub frequency: String,
-    /// Logical processors.
-    pub count: u32,
-    pub core_count: u32,
-    pub socket_count: u32,
-    pub architecture: String,
-    pub flags: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Memory {
-    /// What the kernel has, in bytes.
-    pub total: Bytes,
-    /// What is plugged in according to SMBIOS, in MiB; the kernel's figure where the tables are silent.
-    pub physical_mb: u64,
-    pub modules: Vec<MemoryModule>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct MemoryModule {
-    pub slot: String,
-    pub size_mb: u64,
-    pub speed_mts: Option<u32>,
-    /// What the firmware has set it to.
-    pub configured_speed_mts: Option<u32>,
-    pub part_number: String,
-    pub serial_number: String,
-    pub manufacturer: String,
 }
 
 /// How a disk is attached.
@@ -275,16 +250,6 @@ impl MemoryModule {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Boot {
-    /// `uefi` or `bios`.
-    pub current_boot_mode: String,
-    /// MAC address of the interface the machine booted from.
-    pub pxe_interface: Option<String>,
-    pub secure_boot: Option<bool>,
-}
-
 impl Inventory {
     /// All MAC addresses, sorted, in the canonical lower-case form with colons.
     #[must_use]
@@ -293,6 +258,12 @@ impl Inventory {
         macs.sort();
         macs.dedup();
         macs
+    }
+
+    /// The JSON Schema that is published as `docs/inventory.schema.json`.
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
     }
 }
 

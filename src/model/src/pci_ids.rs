@@ -1,0 +1,217 @@
+//! The tables `pci.ids` and `usb.ids`: names of vendors, products and subsystems.
+//!
+//! They are too large for the ramdisk and for memory: one pass over the text finds the names that are wanted, and keeps
+//! only those.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::inventory::{Inventory, PciDevice};
+
+/// A vendor and a product; four lower-case hexadecimal digits each.
+type Product = (String, String);
+
+/// What is wanted, and then what was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Names {
+    vendors: BTreeMap<String, Option<String>>,
+    products: BTreeMap<Product, Option<String>>,
+    subsystems: BTreeMap<(Product, Product), Option<String>>,
+}
+
+impl Names {
+    /// Of all PCI devices of this machine.
+    #[must_use]
+    pub fn wanted_by(inventory: &Inventory) -> Self {
+        let mut names = Self::default();
+        for device in &inventory.pci_devices {
+            names.want(&device.vendor_id, &device.product_id);
+            if let Some(subsystem) = subsystem(device) {
+                names.subsystems.insert((product(device), subsystem), None);
+            }
+        }
+        names
+    }
+
+    pub fn want(&mut self, vendor: &str, product: &str) {
+        self.vendors.insert(vendor.to_owned(), None);
+        self.products.insert((vendor.to_owned(), product.to_owned()), None);
+    }
+
+    #[must_use]
+    pub fn vendor(&self, vendor: &str) -> Option<&str> {
+        self.vendors.get(vendor)?.as_deref()
+    }
+
+    #[must_use]
+    pub fn product(&self, vendor: &str, product: &str) -> Option<&str> {
+        self.products.get(&(vendor.to_owned(), product.to_owned()))?.as_deref()
+    }
+
+    /// Looks through a table. Lines that are not of its form are passed over.
+    pub fn find_in(&mut self, table: &[u8]) {
+        let vendors_wanted: BTreeSet<&[u8]> = self.vendors.keys().map(String::as_bytes).collect();
+        let mut vendors = Vec::new();
+        let mut products = Vec::new();
+        let mut subsystems = Vec::new();
+        // The vendor and the product whose lines these are, if anybody asked for them.
+        let mut vendor: Option<String> = None;
+        let mut product: Option<Product> = None;
+        for line in table.split(|b| *b == b'\n') {
+            match line {
+                [] | [b'#', ..] => {}
+                // The lists after the vendors (classes, languages, ...) begin with a letter and a blank.
+                [_, b' ', ..] => vendor = None,
+                [b'\t', b'\t', rest @ ..] => {
+                    if let (Some(product), Some((one, rest))) = (&product, id(rest))
+                        && let [b' ', rest @ ..] = rest
+                        && let Some((two, name)) = id(rest)
+                    {
+                        subsystems.push(((product.clone(), (one, two)), text(name)));
+                    }
+                }
+                [b'\t', rest @ ..] => {
+                    product = None;
+                    if let (Some(vendor), Some((number, name))) = (&vendor, id(rest)) {
+                        let key = (vendor.clone(), number);
+                        if self.products.contains_key(&key) {
+                            products.push((key.clone(), text(name)));
+                            product = Some(key);
+                        }
+                    }
+                }
+                line => {
+                    product = None;
+                    vendor = match line.get(..4) {
+                        Some(number) if vendors_wanted.contains(number) => {
+                            let number = String::from_utf8_lossy(number).into_owned();
+                            vendors.push((number.clone(), text(&line[4..])));
+                            Some(number)
+                        }
+                        _ => None,
+                    };
+                }
+            }
+        }
+        drop(vendors_wanted);
+        fill(&mut self.vendors, vendors);
+        fill(&mut self.products, products);
+        fill(&mut self.subsystems, subsystems);
+    }
+
+    /// Writes what was found into an inventory. Names that are there already stay.
+    pub fn name(&self, inventory: &mut Inventory) {
+        for device in &mut inventory.pci_devices {
+            let own = product(device);
+            let found = |name: Option<&Option<String>>| name.cloned().flatten();
+            device.vendor_name = device.vendor_name.take().or_else(|| found(self.vendors.get(&own.0)));
+            device.product_name = device.product_name.take().or_else(|| found(self.products.get(&own)));
+            if let Some(subsystem) = subsystem(device) {
+                let name = found(self.subsystems.get(&(own, subsystem)));
+                device.subsystem_name = device.subsystem_name.take().or(name);
+            }
+        }
+        for gpu in &mut inventory.gpus {
+            let device = inventory.pci_devices.iter().find(|device| device.bus == gpu.pci_address);
+            if let Some(device) = device.filter(|device| device.product_name.is_some()) {
+                gpu.name = Some(device.title());
+            }
+        }
+    }
+}
+
+fn fill<K: Ord>(wanted: &mut BTreeMap<K, Option<String>>, found: Vec<(K, String)>) {
+    for (key, name) in found {
+        if let Some(place) = wanted.get_mut(&key) {
+            place.get_or_insert(name);
+        }
+    }
+}
+
+fn product(device: &PciDevice) -> Product {
+    (device.vendor_id.clone(), device.product_id.clone())
+}
+
+fn subsystem(device: &PciDevice) -> Option<Product> {
+    Some((device.subsystem_vendor_id.clone()?, device.subsystem_id.clone()?))
+}
+
+/// Four digits and what follows.
+fn id(line: &[u8]) -> Option<(String, &[u8])> {
+    let (number, rest) = line.split_at_checked(4)?;
+    number.iter().all(u8::is_ascii_hexdigit).then(|| (String::from_utf8_lossy(number).into_owned(), rest))
+}
+
+fn text(raw: &[u8]) -> String {
+    const LIMIT: usize = 160;
+    String::from_utf8_lossy(raw).trim().chars().filter(|c| !c.is_control()).take(LIMIT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Gpu;
+
+    const TABLE: &str = "\
+# a comment
+8086  Intel Corporation
+\t1572  Ethernet Controller X710 for 10GbE SFP+
+\t\t1028 1f99  Ethernet 10G 4P X710/I350 rNDC
+\t\t8086 0000  Ethernet Converged Network Adapter X710
+\t1573  Something else
+\t\t8086 0000  Not asked for
+10de  NVIDIA Corporation
+\t2330  GH100 [H100 SXM5 80GB]
+C 02  Network controller
+\t00  Ethernet controller
+\t\t8086 0000  No subsystem
+";
+
+    fn device(vendor: &str, product: &str, subsystem: Option<(&str, &str)>) -> PciDevice {
+        PciDevice {
+            bus: format!("0000:{}:00.0", &product[..2]),
+            vendor_id: vendor.into(),
+            product_id: product.into(),
+            subsystem_vendor_id: subsystem.map(|s| s.0.into()),
+            subsystem_id: subsystem.map(|s| s.1.into()),
+            ..PciDevice::default()
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_one_pass() {
+        let mut inventory = Inventory {
+            pci_devices: vec![
+                device("8086", "1572", Some(("8086", "0000"))),
+                device("8086", "ffff", None),
+                device("10de", "2330", None),
+                device("1234", "0001", None),
+            ],
+            gpus: vec![Gpu { pci_address: "0000:23:00.0".into(), ..Gpu::default() }],
+            ..Inventory::default()
+        };
+        let mut names = Names::wanted_by(&inventory);
+        names.find_in(TABLE.as_bytes());
+        names.name(&mut inventory);
+        let titles: Vec<String> = inventory.pci_devices.iter().map(PciDevice::title).collect();
+        assert_eq!(
+            titles,
+            [
+                "Intel Corporation Ethernet Controller X710 for 10GbE SFP+",
+                "Intel Corporation [ffff]",
+                "NVIDIA Corporation GH100 [H100 SXM5 80GB]",
+                "[1234:0001]",
+            ]
+        );
+        assert_eq!(inventory.pci_devices[0].subsystem_name.as_deref(), Some("Ethernet Converged Network Adapter X710"));
+        assert_eq!(inventory.gpus[0].name.as_deref(), Some("NVIDIA Corporation GH100 [H100 SXM5 80GB]"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_table_is_survived(table in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
+            let mut names = Names::default();
+            names.want("8086", "1572");
+            names.find_in(&table);
+        }
+    }
+}
