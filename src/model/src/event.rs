@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::id::RunId;
+use crate::network::NetworkReport;
 use crate::outcome::TaskResult;
 use crate::plan::{Plan, PlanDigest};
 use crate::task::Task;
@@ -67,6 +68,10 @@ pub enum EventKind {
     /// Trouble outside of any run.
     Trouble {
         fault: Fault,
+    },
+    /// The network was looked at because something of it failed.
+    NetworkExamined {
+        report: NetworkReport,
     },
     #[serde(other)]
     Unknown,

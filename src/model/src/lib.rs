@@ -24,6 +24,7 @@ pub mod image;
 pub mod inventory;
 pub mod layout;
 pub mod lldp;
+pub mod network;
 pub mod node;
 pub mod nvme_format;
 pub mod nvme_namespaces;

@@ -17,6 +17,7 @@ pub mod disks;
 mod dm;
 pub mod dmi;
 pub mod efi;
+pub mod ether;
 pub mod ethtool;
 pub mod fabrics;
 pub mod grow;

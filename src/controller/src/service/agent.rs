@@ -296,6 +296,7 @@ fn line(event: &Event) -> String {
             None => format!("{} ({})", result.outcome.name(), result.used),
         },
         EventKind::Trouble { fault } => format!("trouble: {fault}; {}", fault.advice),
+        EventKind::NetworkExamined { report } => report.summary(),
         EventKind::Unknown => "something this controller is too old to understand".to_owned(),
     }
 }
