@@ -27,6 +27,7 @@ pub mod path {
     pub const NEXT: &str = "/v1/agent/next";
     pub const HEARTBEAT: &str = "/v1/agent/heartbeat";
     pub const EVENTS: &str = "/v1/agent/events";
+    pub const LOGS: &str = "/v1/agent/logs";
     pub const START: &str = "/v1/agent/runs/{run}/start";
     pub const END: &str = "/v1/agent/runs/{run}/end";
     pub const SHARE: &str = "/v1/agent/share";
@@ -46,6 +47,8 @@ pub mod path {
     pub const NODE_RELEASE: &str = "/v1/nodes/{node}/release";
     pub const NODE_ARM: &str = "/v1/nodes/{node}/arm";
     pub const NODE_ORDERS: &str = "/v1/nodes/{node}/orders";
+    pub const NODE_LOGS: &str = "/v1/nodes/{node}/logs";
+    pub const NODE_LOG_BOOTS: &str = "/v1/nodes/{node}/logs/boots";
     pub const ORDERS: &str = "/v1/orders";
     pub const ORDER: &str = "/v1/orders/{order}";
     pub const ORDER_CANCEL: &str = "/v1/orders/{order}/cancel";

@@ -48,6 +48,7 @@ pub mod region;
 pub mod roots;
 pub mod stack;
 pub mod suspend;
+pub mod terminal;
 pub mod tool;
 pub mod topology;
 pub mod vector;
