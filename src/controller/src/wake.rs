@@ -25,6 +25,12 @@ pub fn node(id: NodeId) -> String {
     format!("node:{id}")
 }
 
+/// A line of this machine's log.
+#[must_use]
+pub fn log(id: NodeId) -> String {
+    format!("log:{id}")
+}
+
 #[derive(Debug, Default)]
 pub struct Wakes {
     waiting: Mutex<HashMap<String, Weak<Notify>>>,

@@ -9,6 +9,7 @@ use speediso_model::api::{
     InventoryReport, Lease, NextAnswer, NextQuery, RenewRequest, StartRequest, TimeAnswer, TimeQuery,
 };
 use speediso_model::id::RunId;
+use speediso_model::log::LogsRequest;
 use speediso_model::share::{ShareAnswer, ShareRequest};
 
 use super::auth::{Caller, agent};
@@ -95,6 +96,14 @@ pub(super) async fn events(
     Body(request): Body<EventsRequest>,
 ) -> Answer<EventsAnswer> {
     Ok(Json(app.service.events(agent(caller)?, request).await?))
+}
+
+pub(super) async fn logs(
+    State(app): State<AppState>,
+    caller: Extension<Caller>,
+    Body(request): Body<LogsRequest>,
+) -> Answer<Lease> {
+    Ok(Json(app.service.log(agent(caller)?, request).await?))
 }
 
 pub(super) async fn share(

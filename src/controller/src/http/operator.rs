@@ -10,6 +10,7 @@ use speediso_model::api::{
 use speediso_model::id::{NodeId, OrderId};
 use speediso_model::inventory::Inventory;
 use speediso_model::inventory::compare::SeenChanges;
+use speediso_model::log::{LogBoot, LogsQuery, StoredLine};
 use speediso_model::order::Order;
 
 use super::auth::OPERATOR;
@@ -98,6 +99,18 @@ pub(super) async fn events(
     Params(query): Params<EventsQuery>,
 ) -> Answer<List<StoredEvent>> {
     Ok(list(app.service.stored_events(query).await?))
+}
+
+pub(super) async fn node_log(
+    State(app): State<AppState>,
+    Part(id): Part<NodeId>,
+    Params(query): Params<LogsQuery>,
+) -> Answer<List<StoredLine>> {
+    Ok(list(app.service.node_log(id, query).await?))
+}
+
+pub(super) async fn node_log_boots(State(app): State<AppState>, Part(id): Part<NodeId>) -> Answer<List<LogBoot>> {
+    Ok(list(app.service.node_log_boots(id).await?))
 }
 
 pub(super) async fn alerts(State(app): State<AppState>) -> Answer<List<Alert>> {

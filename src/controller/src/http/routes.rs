@@ -23,6 +23,7 @@ use speediso_model::certificate::site::{
 use speediso_model::fault::FaultCode;
 use speediso_model::inventory::Inventory;
 use speediso_model::inventory::compare::SeenChanges;
+use speediso_model::log::{LogBoot, LogsQuery, LogsRequest, StoredLine};
 use speediso_model::order::Order;
 use speediso_model::share::{ShareAnswer, ShareRequest};
 
@@ -135,6 +136,7 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(g(), path::NEXT, Agent, "wait for the next task", get(agent::next)).query::<NextQuery>().answer::<NextAnswer>(),
         Route::new(p(), path::HEARTBEAT, Agent, "a sign of life", post(agent::heartbeat)).body::<HeartbeatRequest>().answer::<Lease>(),
         Route::new(p(), path::EVENTS, AnyAgent, "deliver events and progress", post(agent::events)).body::<EventsRequest>().answer::<EventsAnswer>().up_to(4096 * KIB),
+        Route::new(p(), path::LOGS, Agent, "lines of the agent's and the kernel's log", post(agent::logs)).body::<LogsRequest>().answer::<Lease>().up_to(2048 * KIB),
         Route::new(p(), path::SHARE, Agent, "what this machine holds of the image it writes; answered with peers and a ticket", post(agent::share)).body::<ShareRequest>().answer::<ShareAnswer>(),
         Route::new(p(), path::START, Agent, "permission to begin, stored before it is answered", post(agent::start)).body::<StartRequest>().answer::<Lease>().up_to(1024 * KIB),
         Route::new(p(), path::END, AnyAgent, "the end of a run", post(agent::end)).body::<EndRequest>().answer::<EndAnswer>().up_to(4096 * KIB),
@@ -152,6 +154,8 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(p(), path::NODE_RELEASE, Operator, "end a quarantine or maintenance", post(operator::release)).answer::<NodeView>(),
         Route::new(p(), path::NODE_ARM, Operator, "let the next network boot lead into the ramdisk", post(operator::arm)).answer::<NodeView>(),
         Route::new(p(), path::NODE_ORDERS, Operator, "give a one-time order", post(operator::node_order)).body::<OrderRequest>().answer::<OrderView>().up_to(2048 * KIB),
+        Route::new(g(), path::NODE_LOGS, Operator, "lines of the machine's log after a cursor; waits for new ones", get(operator::node_log)).query::<LogsQuery>().answer::<List<StoredLine>>(),
+        Route::new(g(), path::NODE_LOG_BOOTS, Operator, "boots of which lines are kept, newest first", get(operator::node_log_boots)).answer::<List<LogBoot>>(),
         Route::new(g(), path::ORDERS, Operator, "the newest orders", get(operator::orders)).answer::<List<Order>>(),
         Route::new(g(), path::ORDER, Operator, "one order with its progress", get(operator::order)).answer::<OrderView>(),
         Route::new(p(), path::ORDER_CANCEL, Operator, "cancel; what runs is asked to stop", post(operator::cancel)).answer::<OrderView>(),

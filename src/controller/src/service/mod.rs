@@ -8,6 +8,7 @@ mod certify;
 mod enrol;
 mod hardware;
 mod lapse;
+mod logs;
 mod operator;
 mod share;
 mod views;

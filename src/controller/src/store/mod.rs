@@ -20,11 +20,13 @@ pub mod certificates;
 #[cfg(test)]
 mod conformance;
 pub mod hardware;
+pub mod logs;
 pub mod record;
 mod sqlite;
 
 pub use certificates::{CertificateTransaction, WipeCertificate};
 pub use hardware::HardwareTransaction;
+pub use logs::LogTransaction;
 pub use record::{Identity, Image, Millis, NewEvent, Node, OrderRecord, RunRecord, Session, Start, Token};
 pub use sqlite::SqliteStore;
 
@@ -58,7 +60,7 @@ pub trait Store: Send + Sync + Debug {
     fn changes(&self, after: i64) -> Fut<'_, Vec<(String, i64)>>;
 }
 
-pub trait Transaction: CertificateTransaction + HardwareTransaction {
+pub trait Transaction: CertificateTransaction + HardwareTransaction + LogTransaction {
     /// The database's clock when the transaction began.
     fn now(&self) -> Millis;
     fn commit(self: Box<Self>) -> Fut<'static, ()>;

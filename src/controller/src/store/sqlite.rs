@@ -31,6 +31,7 @@ use super::{
 
 mod certificates;
 mod hardware;
+mod logs;
 
 /// Readers; more than this wait for one another.
 const READERS: u32 = 8;
@@ -51,6 +52,7 @@ fn migrations() -> Vec<Migration> {
         one(2, "share", include_str!("migrations/0002_share.sql")),
         one(3, "certificates", include_str!("migrations/0003_certificates.sql")),
         one(4, "hardware_changes", include_str!("migrations/0004_hardware_changes.sql")),
+        one(5, "logs", include_str!("migrations/0005_logs.sql")),
     ]
 }
 

@@ -8,6 +8,7 @@ mod certificates;
 mod enrolment;
 mod hardware;
 mod images;
+mod logs;
 mod orders;
 mod restart;
 mod sharing;
