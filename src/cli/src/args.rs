@@ -147,6 +147,8 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// Show a machine's log, or put all that is known of the machine into one file
+    Logs(LogsArgs),
     /// Show what needs a person
     Alerts,
     /// List the rules that admit machines without a person
@@ -192,6 +194,24 @@ pub(crate) struct OrderArgs {
     /// JSON file with what is to stand on certificates: confidentiality, destination, property numbers
     #[arg(long, value_name = "FILE")]
     pub(crate) notes: Option<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct LogsArgs {
+    #[arg(value_name = "MACHINE")]
+    pub(crate) node: String,
+    /// Stay and show what comes
+    #[arg(long, short, conflicts_with = "bundle")]
+    pub(crate) follow: bool,
+    /// The kernel's messages too
+    #[arg(long)]
+    pub(crate) kernel: bool,
+    /// Of this boot (the beginning of its id) instead of the newest
+    #[arg(long, value_name = "BOOT")]
+    pub(crate) boot: Option<String>,
+    /// Write a support bundle (tar.zst): logs, events, orders, inventory, network findings; free of secrets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

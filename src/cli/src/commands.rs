@@ -15,7 +15,7 @@ use speediso_model::order::Order;
 
 use crate::args::{Args, Command, ImageCommand, OrderArgs, RuleCommand};
 use crate::client::Client;
-use crate::{capture, certificate, follow, image, output, pack, resolve, sign, verify};
+use crate::{capture, certificate, follow, image, logs, output, pack, resolve, sign, verify};
 
 /// The path of a constant with its `{placeholder}` filled in. Values are ids or checked names: nothing to escape.
 pub(crate) fn at(pattern: &str, value: impl std::fmt::Display) -> String {
@@ -136,6 +136,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
             let order = order.as_deref().map(order_id).transpose()?;
             events(&client, EventsQuery { node, order, ..EventsQuery::default() }, follow, json).await?;
         }
+        Command::Logs(args) => logs::run(&client, &args, json).await?,
         Command::Alerts => {
             let alerts: List<Alert> = client.get(path::ALERTS).await?;
             output::print(json, &alerts, output::alerts)?;

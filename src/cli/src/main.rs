@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bundle;
 mod capture;
 mod certificate;
 mod client;
 mod commands;
 mod follow;
 mod image;
+mod logs;
 mod output;
 mod pack;
 mod resolve;
