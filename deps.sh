@@ -56,6 +56,8 @@ curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
 socat: consoles of virtual machines
+rsyslog: a server for the agent's log
+rsyslog-openssl: the same under TLS
 cpio: building the tiny test system
 binutils: stripping the agent for the ramdisk, reading EFI programs
 sbsigntool: signing for Secure Boot

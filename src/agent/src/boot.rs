@@ -19,15 +19,17 @@ use speediso_tasks::tools::Tools;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::cmdline::{Config, OnFailure};
+use crate::cmdline::{self, Config, OnFailure};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
-use crate::engine::{self, DISK_PATIENCE, Engine, Surroundings};
+use crate::engine::{self, DISK_PATIENCE, Engine, LAST_LINES, Surroundings};
+use crate::logs::{self, Logs};
 use crate::net::{self, Configured, IpParam, NetConfig};
 use crate::ssh::Ssh;
 use crate::state::{self, StateDir};
+use crate::syslog::{self, Origin};
 use crate::tls::{self, Purpose, Validity};
-use crate::{build, console, lldp};
+use crate::{build, console, lldp, secrets};
 
 /// Runs until the machine goes down, or there is nothing left to do; then waits, since the live system stays.
 ///
@@ -37,7 +39,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     let roots = Roots::live();
     let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
     let parsed = Config::from_cmdline(&line);
-    console::log_to_consoles(&roots, parsed.as_ref().is_ok_and(|c| c.debug));
+    let logs = console::start_log(parsed.as_ref().is_ok_and(|c| c.debug));
     let build = build::read();
     tracing::info!("Speediso {build}");
 
@@ -47,6 +49,9 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         Ok(config) => (config, None),
         Err(fault) => (how_to_reach(&line), Some(fault)),
     };
+    if let Some(token) = &config.token {
+        secrets::learn(&token.0);
+    }
     let (http, _) = tls::client(&config.ca_pins, None, Validity::Checked, Purpose::Images)?;
     let surroundings = Surroundings {
         roots: roots.clone(),
@@ -61,7 +66,18 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         tools: Tools::of_system(config.tools.clone()),
     };
     let engine = Engine::start(&state, surroundings)?;
-    tokio::spawn(console::show_progress(engine.clone()));
+    let (system, _) = dmi::read(&roots);
+    engine.board().set(|status| {
+        status.product = format!("{} {}", system.manufacturer, system.product_name).trim().to_owned();
+        status.serial.clone_from(&system.serial_number);
+        status.build = format!("build {}", build.number);
+        status.docs = config.docs.clone().or(option_env!("SPEEDISO_DOCS").map(str::to_owned)).unwrap_or_default();
+    });
+    // A line that is wrong does not say whether a shell is permitted: the safe reading is its own word, if it is there.
+    let shell = !config.console_shell_off && !line.split_whitespace().any(|w| w == "speediso.console_shell=off");
+    console::show(&logs, engine.board(), &roots, cmdline::console_style(&line), shell);
+    let kernel = logs.clone();
+    tokio::spawn(async move { logs::follow_kernel(kernel, Path::new("/dev/kmsg")).await });
 
     let neighbours = listen(&config, &roots, &build);
     let ssh = Ssh::new(config.ssh_off);
@@ -71,8 +87,24 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         tracing::info!("ssh: no key was given (speediso.sshkey=), so nobody can log in over the network");
     }
 
+    engine.board().addressed(
+        network.hostname.as_deref(),
+        format!("{}/{} on {} {}", network.address, network.prefix, network.nic, network.mac),
+    );
+    if let Some(target) = config.syslog.clone() {
+        let pins = if config.syslog_ca.is_empty() { config.ca_pins.clone() } else { config.syslog_ca.clone() };
+        let origin = Origin {
+            serial: system.serial_number.clone(),
+            boot: clock::boot_id(&roots).map(|boot| boot.to_string()).unwrap_or_default(),
+            build: build.number,
+            host: network.hostname.clone().unwrap_or_else(|| network.address.to_string()),
+        };
+        tracing::info!("syslog: the log goes to {target}");
+        tokio::spawn(syslog::send(logs.clone(), target, pins, origin, engine.board().clone()));
+    }
+
     let address = network.address.to_string();
-    let boot = Boot { config, roots, state, build, engine, ssh, http, address, neighbours };
+    let boot = Boot { logs, config, roots, state, build, engine, ssh, http, address, neighbours };
     let mut fault = match wrong {
         Some(fault) => boot.only_report(fault).await,
         None => boot.door().await,
@@ -211,6 +243,7 @@ fn burns_in_only(profiles: &[Profile]) -> bool {
 }
 
 struct Boot {
+    logs: Logs,
     config: Config,
     roots: Roots,
     state: StateDir,
@@ -299,7 +332,9 @@ impl Boot {
             address: Some(self.address.clone()),
             only_report,
             neighbours: self.neighbours.clone(),
+            logs: Some(self.logs.clone()),
         };
+        self.engine.board().seeking(&native.controller);
         tracing::info!("controller: {}", native.controller);
         let idle = || {
             tracing::info!("no order is open; waiting for one");
@@ -402,6 +437,8 @@ impl Boot {
         tracing::warn!("speediso.on_failure says {action:?}");
         // No write is cut off by our own hand.
         self.engine.at_rest().await;
+        // Nor is the failure cut off in the middle of its statement.
+        let _ = tokio::task::spawn_blocking(|| logs::drain(LAST_LINES)).await;
         let Err(fault) = speediso_tasks::perform_power(action);
         tracing::error!("{fault}");
     }

@@ -10,6 +10,9 @@ use speediso_model::inventory::canonical_mac;
 use speediso_model::profile::{InstallWipe, Profile};
 use speediso_model::task::is_ssh_public_key;
 
+use crate::console::Style;
+use crate::syslog::{SyslogTarget, Transport};
+
 /// x86 keeps 2048 bytes with the terminating NUL (COMMAND_LINE_SIZE); a line that fills them may have lost its end.
 const MAX_LINE: usize = 2046;
 
@@ -40,6 +43,14 @@ pub struct Config {
     pub ssh_keys: Vec<String>,
     pub ssh_off: bool,
     pub on_failure: OnFailure,
+    pub console: Style,
+    /// No shell for whoever sits at the console.
+    pub console_shell_off: bool,
+    pub syslog: Option<SyslogTarget>,
+    /// SHA-256 of the certificates of CAs that the syslog server may show; the controller's, if none is given.
+    pub syslog_ca: Vec<[u8; 32]>,
+    /// Page on which faults are explained, for the QR code.
+    pub docs: Option<String>,
     pub debug: bool,
     /// Neighbours are listened to, and told nothing.
     pub lldp_off: bool,
@@ -209,7 +220,33 @@ impl Config {
                 "off" => self.lldp_off = true,
                 other => return Err(invalid(format!("speediso.lldp={other} is neither on nor off"))),
             },
-            "foreman" | "syslog" | "vlan" | "bond" => {
+            "console" => {
+                self.console = match value.as_str() {
+                    "screen" => Style::Screen,
+                    "plain" => Style::Plain,
+                    _ => return Err(invalid(format!("speediso.console={value}: screen or plain"))),
+                }
+            }
+            "console_shell" => {
+                self.console_shell_off = match value.as_str() {
+                    "on" => false,
+                    "off" => true,
+                    _ => return Err(invalid(format!("speediso.console_shell={value}: on or off"))),
+                }
+            }
+            "syslog" => {
+                let target = value.parse().map_err(|e| {
+                    invalid(format!("speediso.syslog is not of the form [udp|tcp|tls]://HOST[:PORT]: {e}"))
+                })?;
+                self.syslog = Some(target);
+            }
+            "syslog_ca" => {
+                for pin in value.split(',') {
+                    self.syslog_ca.push(sha256(name, pin)?);
+                }
+            }
+            "docs" => self.docs = Some(url(name, &printable(name, value)?)?),
+            "foreman" | "vlan" | "bond" => {
                 return Err(invalid(format!("speediso.{name} is not in this version")));
             }
             _ => return Err(invalid(format!("speediso.{name} is unknown"))),
@@ -228,6 +265,10 @@ impl Config {
             return Err(invalid(
                 "speediso.controller excludes speediso.tasks and speediso.arm: orders come from one side",
             ));
+        }
+        let encrypted = self.syslog.as_ref().is_some_and(|s| s.transport == Transport::Tls);
+        if encrypted && self.syslog_ca.is_empty() && self.ca_pins.is_empty() {
+            return Err(invalid("speediso.syslog=tls:// needs speediso.syslog_ca: a server is never trusted unseen"));
         }
         if self.image.is_some() != self.digest.is_some() {
             return Err(invalid("speediso.image and speediso.digest need each other"));
@@ -248,6 +289,14 @@ pub fn skip_list(line: &str) -> Result<SkipList, Fault> {
         }
     }
     Ok(config.skip)
+}
+
+/// How the consoles are used, of a line that may be wrong elsewhere.
+#[must_use]
+pub fn console_style(line: &str) -> Style {
+    let plain =
+        words(line).into_iter().any(|(key, value)| key == "speediso.console" && value.as_deref() == Some("plain"));
+    if plain { Style::Plain } else { Style::Screen }
 }
 
 fn profiles(list: &str) -> Result<Vec<Profile>, Fault> {
@@ -361,6 +410,22 @@ mod tests {
         let key = format!("ssh-ed25519 {} me@host", "A".repeat(68));
         for line in [format!("a speediso.sshkey=\"{key}\" b"), format!("a \"speediso.sshkey={key}\" b")] {
             assert_eq!(Config::from_cmdline(&line).expect("good").ssh_keys, [key.as_str()]);
+        }
+    }
+
+    #[test]
+    fn where_the_log_goes() {
+        let config = Config::from_cmdline("speediso.syslog=tcp://h speediso.console=plain speediso.console_shell=off")
+            .expect("good");
+        assert_eq!(config.syslog.expect("a target").to_string(), "tcp://h:601");
+        assert!(config.console_shell_off && config.console == Style::Plain);
+        let line = format!("speediso.syslog=tls://h speediso.syslog_ca={} speediso.docs=https://d/e", pin());
+        let config = Config::from_cmdline(&line).expect("good");
+        assert_eq!((config.syslog_ca.len(), config.docs.as_deref()), (1, Some("https://d/e")));
+        assert_eq!(console_style("speediso.contoller=x speediso.console=plain"), Style::Plain);
+        for bad in ["speediso.syslog=tls://h", "speediso.syslog=tcp://a:CANARY@h", "speediso.console=tv"] {
+            let fault = Config::from_cmdline(bad).expect_err(bad);
+            assert!(fault.code == FaultCode::CmdlineInvalid && !fault.to_string().contains("CANARY"), "{fault}");
         }
     }
 

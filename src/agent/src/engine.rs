@@ -34,11 +34,16 @@ use speediso_tasks::share::Sharing;
 use speediso_tasks::tools::Tools;
 use tokio::sync::watch;
 
+use crate::console::board::Board;
 use crate::journal::Journal;
+use crate::logs;
+use crate::secrets;
 use crate::state::StateDir;
 
 /// How long the last reports may take before a reboot goes on without them.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+/// The same for lines on consoles and to syslog.
+pub(crate) const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// Whoever gave the order permits the start, or does not.
 #[async_trait]
@@ -139,6 +144,8 @@ struct Inner {
     acknowledged: watch::Sender<u64>,
     /// How often the agent died before, in this boot.
     restarts: u32,
+    /// What the consoles show.
+    board: Board,
 }
 
 struct State {
@@ -183,6 +190,7 @@ impl Engine {
                 changes: watch::Sender::new(0),
                 acknowledged: watch::Sender::new(0),
                 restarts: u32::try_from(restarts).unwrap_or(u32::MAX),
+                board: Board::default(),
             }),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -197,6 +205,12 @@ impl Engine {
     #[must_use]
     pub fn restarts(&self) -> u32 {
         self.inner.restarts
+    }
+
+    /// What people see of this engine's work at the machine.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.inner.board
     }
 
     /// After enrolment images are fetched with the session's certificate.
@@ -244,6 +258,7 @@ impl Engine {
     /// # Errors
     /// When the task is invalid, the run is known already, another task is still going on, or it cannot be journalled.
     pub fn submit(&self, submission: Submission) -> Result<(), Fault> {
+        secrets::learn_task(&submission.task);
         submission.task.validate()?;
         submission.skip.check().map_err(|what| Fault::new(FaultCode::TaskInvalid, what))?;
         let cancel = Cancel::default();
@@ -380,6 +395,7 @@ impl Engine {
 
     /// Keeps an event for the doors, writes it to the consoles, and journals it if that can be done.
     pub fn tell(&self, run: Option<RunId>, kind: EventKind) {
+        let kind = without_secrets(kind);
         let mut state = self.state();
         if let Err(fault) = self.record(&mut state, run, kind.clone()) {
             tracing::error!("{fault}, proceeding");
@@ -390,6 +406,7 @@ impl Engine {
         if let (Some(id), EventKind::Ended { .. }) = (run, kind) {
             state.cancels.remove(&id);
             state.progress.retain(|(r, _), _| *r != id);
+            self.inner.board.progress(state.progress.values().cloned().collect());
         }
         drop(state);
         self.inner.changes.send_modify(|n| *n += 1);
@@ -398,6 +415,7 @@ impl Engine {
     /// The same, but an event that cannot be journalled counts for nothing: what it announces must not be done.
     fn record(&self, state: &mut State, run: Option<RunId>, kind: EventKind) -> Result<(), Fault> {
         say(&kind);
+        self.inner.board.note(run, &kind);
         let event = state.events.push(run, clock::uptime_ms(), kind);
         let journalled = state.journal.append(&event);
         self.inner.changes.send_modify(|n| *n += 1);
@@ -521,6 +539,7 @@ impl Engine {
                 tracing::warn!("not everything could be told in time; proceeding with {step}");
             }
         }
+        logs::drain(LAST_LINES);
         let Err(fault) = speediso_tasks::perform_power(action);
         TaskResult::failed(step, Outcome::FailedUnchanged, fault)
     }
@@ -600,6 +619,30 @@ fn panicked(kind: &str, panic: &(dyn std::any::Any + Send)) -> TaskResult {
     TaskResult::failed(kind, Outcome::Unknown, Fault::new(FaultCode::Internal, format!("{kind} panicked: {text}")))
 }
 
+/// What a tool or a server said may hold what it was told in confidence. Plans and tasks hold none: they are what they
+/// are, and bound by their digests.
+fn without_secrets(kind: EventKind) -> EventKind {
+    match kind {
+        EventKind::StepEnded { step, detail } => EventKind::StepEnded { step, detail: secrets::hide(&detail) },
+        EventKind::Notice { text } => EventKind::Notice { text: secrets::hide(&text) },
+        EventKind::Ended { mut result } => {
+            result.fault = result.fault.map(hidden);
+            for device in &mut result.devices {
+                device.fault = device.fault.take().map(hidden);
+            }
+            EventKind::Ended { result }
+        }
+        EventKind::Trouble { fault } => EventKind::Trouble { fault: hidden(fault) },
+        other => other,
+    }
+}
+
+fn hidden(mut fault: Fault) -> Fault {
+    fault.message = secrets::hide(&fault.message);
+    fault.causes.iter_mut().for_each(|cause| *cause = secrets::hide(cause));
+    fault
+}
+
 /// One line on the consoles for each event.
 fn say(kind: &EventKind) {
     match kind {
@@ -657,7 +700,12 @@ impl Reporter for RunReporter {
             device: update.device.clone(),
             uptime_ms: clock::uptime_ms(),
         };
-        self.engine.state().progress.insert((self.run, update.device), progress);
+        let all = {
+            let mut state = self.engine.state();
+            state.progress.insert((self.run, update.device), progress);
+            state.progress.values().cloned().collect()
+        };
+        self.engine.inner.board.progress(all);
         self.engine.inner.changes.send_modify(|n| *n += 1);
     }
 }

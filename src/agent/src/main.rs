@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use speediso_agent::disks::DisksArgs;
 use speediso_agent::lldp::LldpArgs;
 use speediso_agent::run::{self, RunArgs};
-use speediso_agent::{boot, build, console, disks, lldp, supervise};
+use speediso_agent::{boot, build, cmdline, console, disks, lldp, supervise};
 use speediso_sys::roots::Roots;
 
 /// The Speediso provisioning agent.
@@ -60,8 +60,9 @@ fn main() -> ExitCode {
         Some(Command::Disks(args)) => ExitCode::from(disks::run(&args)),
         Some(Command::Lldp(args)) => ExitCode::from(lldp::run(&args)),
         Some(Command::Supervise) => {
-            console::log_to_consoles(&Roots::live(), false);
-            supervise::run()
+            let roots = Roots::live();
+            let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
+            supervise::run(&console::Supervised::start(roots, cmdline::console_style(&line)))
         }
         Some(command) => match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
             Ok(runtime) => runtime.block_on(dispatch(command)),

@@ -3,8 +3,14 @@
 //! It never exits by itself and knows nothing of tasks. The agent takes up its journal when it comes back. After five
 //! deaths in a minute the machine stays as it is, reachable, with a plain statement of what happened.
 
+use std::io::Write as _;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::console::Supervised;
 
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
@@ -24,8 +30,12 @@ impl CrashLoop {
     }
 }
 
+/// What `/init` prepared: a shell for each console that is the agent's while there is one; nothing if that is forbidden.
+const SHELLS: &str = "/etc/inittab.consoles";
+const INITTAB: &str = "/etc/inittab";
+
 /// Runs `speediso-agent boot` for ever.
-pub fn run() -> ! {
+pub fn run(consoles: &Supervised) -> ! {
     // The last to be ended when memory runs out: without it nothing is told to anybody.
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-900") {
         tracing::debug!("oom_score_adj: {error}");
@@ -33,6 +43,8 @@ pub fn run() -> ! {
     let mut crashes = CrashLoop::default();
     loop {
         let ended = std::env::current_exe().and_then(|exe| Command::new(exe).arg("boot").status());
+        // What it left behind, a scroll region above all, must not swallow what is said now.
+        consoles.give_back();
         tracing::error!("the agent ended: {}", describe(&ended));
         if crashes.died(Instant::now()) {
             give_up(&ended);
@@ -56,9 +68,27 @@ fn give_up(ended: &std::io::Result<ExitStatus>) -> ! {
     );
     tracing::error!("nothing is restarted any more; no task is running; disks are as the last messages say");
     tracing::error!("what to do: look at /run/speediso/journal.jsonl and dmesg here, then reboot");
+    if let Err(error) = shells() {
+        tracing::error!("the consoles get no shell: {error}");
+    }
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
+}
+
+/// The consoles are init's from now on.
+fn shells() -> std::io::Result<()> {
+    let lines = match std::fs::read(SHELLS) {
+        Ok(lines) => lines,
+        // None of them was ours, or none may have a shell.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    std::fs::OpenOptions::new().append(true).open(INITTAB)?.write_all(&lines)?;
+    // Once is enough, also for the next supervisor.
+    std::fs::remove_file(SHELLS)?;
+    // busybox init reads its table again.
+    Ok(kill(Pid::from_raw(1), Signal::SIGHUP)?)
 }
 
 #[cfg(test)]

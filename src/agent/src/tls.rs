@@ -203,6 +203,34 @@ fn same_or_safer(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
+/// TLS 1.3 with the pinned CAs only.
+///
+/// # Errors
+/// When key and certificate do not fit together.
+pub(crate) fn rustls_config(
+    pins: &[[u8; 32]],
+    identity: Option<&Identity>,
+    validity: Validity,
+) -> Result<(ClientConfig, Arc<Findings>), Fault> {
+    let failed = |e: &dyn std::error::Error| Fault::from_error(FaultCode::Internal, e).because("setting up TLS");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let findings = Arc::new(Findings::default());
+    let verifier =
+        PinnedCa { pins: pins.to_vec(), validity, provider: Arc::clone(&provider), findings: Arc::clone(&findings) };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| failed(&e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let config = match identity {
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).map_err(|e| failed(&e))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    Ok((config, findings))
+}
+
 /// An HTTP client that knows the pinned CAs only.
 ///
 /// # Errors
@@ -214,21 +242,7 @@ pub fn client(
     purpose: Purpose,
 ) -> Result<(reqwest::Client, Arc<Findings>), Fault> {
     let failed = |e: &dyn std::error::Error| Fault::from_error(FaultCode::Internal, e).because("setting up TLS");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let findings = Arc::new(Findings::default());
-    let verifier =
-        PinnedCa { pins: pins.to_vec(), validity, provider: Arc::clone(&provider), findings: Arc::clone(&findings) };
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| failed(&e))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match identity {
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).map_err(|e| failed(&e))?
-        }
-        None => builder.with_no_client_auth(),
-    };
+    let (mut config, findings) = rustls_config(pins, identity, validity)?;
     // A preconfigured TLS set-up carries no ALPN by itself.
     config.alpn_protocols = match purpose {
         Purpose::Api => vec![b"h2".to_vec(), b"http/1.1".to_vec()],

@@ -241,6 +241,7 @@ impl Site {
             address: None,
             only_report: false,
             neighbours: None,
+            logs: None,
         };
         let served = engine.clone();
         let door = tokio::spawn(async move {

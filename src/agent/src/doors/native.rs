@@ -32,6 +32,7 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::engine::{Engine, StartGate, Submission};
 use crate::identity::{BootKey, Session};
+use crate::logs::{Logs, upload};
 use crate::share::Share;
 use crate::ssh::Ssh;
 use crate::state::StateDir;
@@ -64,6 +65,8 @@ pub struct Native {
     pub only_report: bool,
     /// Who was heard at the other end of the cables, as it comes in.
     pub neighbours: Option<watch::Receiver<Vec<Heard>>>,
+    /// What is sent along, where there is a log to send.
+    pub logs: Option<Logs>,
 }
 
 impl Native {
@@ -121,13 +124,14 @@ impl Native {
                 session
             }
             None => {
-                let session = self.enrol(&key).await?;
+                let session = self.enrol(&key, engine).await?;
                 session.store(state)?;
                 tracing::info!("enrolled as {} ({}), epoch {}", session.name, session.node, session.epoch);
                 session
             }
         };
         ssh.add_keys(&session.ssh_keys);
+        engine.board().enrolled(&session.name);
         let identity = key.identity(&session.certificate)?;
         let client = Client::new(&self.controller, &self.pins, Some(&identity))?;
         let (images, _) = tls::client(&self.pins, Some(&identity), Validity::Checked, Purpose::Images)?;
@@ -144,7 +148,16 @@ impl Native {
         let (current, watched) = watch::channel(client);
         let share = Arc::new(Share::new(watched.clone(), &self.controller, session.epoch, &self.pins, &identity)?);
         engine.set_sharing(Arc::clone(&share) as Arc<dyn Sharing>);
-        let _: serde_json::Value = persist(&watched, Method::PUT, path::INVENTORY, &report).await?;
+        let upload = upload_if(self.logs.clone(), watched.clone(), session.epoch);
+        let reported = async {
+            let _: serde_json::Value = persist(&watched, Method::PUT, path::INVENTORY, &report).await?;
+            Ok::<(), Fault>(())
+        };
+        let mut upload = std::pin::pin!(upload);
+        tokio::select! {
+            reported = reported => reported?,
+            never = &mut upload => match never {},
+        }
 
         let neighbours = tell_neighbours(watched.clone(), self.neighbours.clone(), engine.clone(), report);
         let deliver = deliver(watched.clone(), engine.clone(), session.epoch);
@@ -155,10 +168,11 @@ impl Native {
             fault = work => Err(fault),
             Err(fault) = neighbours => Err(fault),
             never = renew => match never {},
+            never = upload => match never {},
         }
     }
 
-    async fn enrol(&self, key: &BootKey) -> Result<Session, Fault> {
+    async fn enrol(&self, key: &BootKey, engine: &Engine) -> Result<Session, Fault> {
         let client = Client::new(&self.controller, &self.pins, None)?;
         let mut request = EnrolRequest {
             token: self.token.clone(),
@@ -179,6 +193,7 @@ impl Native {
                     if said != Some(FaultCode::NotApproved) {
                         said = Some(FaultCode::NotApproved);
                         announce_code(&key.code(), &code);
+                        engine.board().pending(&key.code());
                     }
                     // The token, if there was one, has done what it could.
                     request.token = None;
@@ -189,14 +204,14 @@ impl Native {
                     match client.signed_time().await.and_then(|ms| self.set_clock(ms)) {
                         Ok(()) => {}
                         Err(fault) => {
-                            say_once(&mut said, &fault);
+                            say_once(engine, &mut said, &fault);
                             tokio::time::sleep(backoff.next()).await;
                         }
                     }
                 }
                 Err(fault) if is_final(&fault) => return Err(fault),
                 Err(fault) => {
-                    say_once(&mut said, &fault);
+                    say_once(engine, &mut said, &fault);
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -242,6 +257,10 @@ impl Native {
                     }
                     backoff.reset();
                     heed(&engine, &answer.lease);
+                    engine.board().heard();
+                    if answer.idle {
+                        engine.board().idle();
+                    }
                     if answer.idle
                         && let Some(idle) = idle.take()
                     {
@@ -265,7 +284,7 @@ impl Native {
                 }
                 Err(fault) if is_final(&fault) => return fault,
                 Err(fault) => {
-                    say_once(&mut said, &fault);
+                    say_once(&engine, &mut said, &fault);
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -298,8 +317,16 @@ async fn tell_neighbours(
     std::future::pending().await
 }
 
+async fn upload_if(logs: Option<Logs>, client: watch::Receiver<Client>, epoch: Epoch) -> std::convert::Infallible {
+    match logs {
+        Some(logs) => upload(client, logs, epoch).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epoch, grant: Grant) -> Result<(), Fault> {
     let run = grant.run;
+    engine.board().granted(&grant.order.to_string(), grant.index, grant.of);
     tracing::info!("order {}: task {} of {}, {}", grant.order, grant.index + 1, grant.of, grant.task.kind());
     let gate = Arc::new(Recorded { client: client.clone(), epoch });
     let is_inventory = matches!(grant.task, Task::Inventory(_));
@@ -398,7 +425,7 @@ async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch) 
             Err(fault) => {
                 // A controller that is away is spoken of by the loop that asks for work.
                 if fault.code != FaultCode::ControllerUnreachable {
-                    say_once(&mut said, &fault);
+                    say_once(&engine, &mut said, &fault);
                 }
                 tokio::time::sleep(backoff.next()).await;
             }
@@ -491,7 +518,8 @@ fn is_final(fault: &Fault) -> bool {
     }
 }
 
-fn say_once(said: &mut Option<FaultCode>, fault: &Fault) {
+fn say_once(engine: &Engine, said: &mut Option<FaultCode>, fault: &Fault) {
+    engine.board().troubled(fault);
     if said.replace(fault.code) != Some(fault.code) {
         tracing::error!("{fault}");
         tracing::error!("what to do: {}; trying on", fault.advice);

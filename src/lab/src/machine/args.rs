@@ -30,13 +30,18 @@ pub(super) fn build(spec: &MachineSpec, plug: &Plug, places: &Places<'_>) -> Res
     let mut args = Args(vec!["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
     args.add("-name", &spec.name);
     // Without graphics SeaBIOS, and with it iPXE, speaks on the serial port; OVMF does so anyway.
+    let mut machine = "q35".to_owned();
+    if spec.vga {
+        args.add("-device", "VGA");
+    } else {
+        machine.push_str(",graphics=off");
+    }
     if spec.firmware == Firmware::SecureBoot {
         // The firmware's variables may be written by the firmware only, which sits in system management mode.
-        args.add("-machine", "q35,graphics=off,smm=on");
+        machine.push_str(",smm=on");
         args.add("-global", "driver=cfi.pflash01,property=secure,value=on");
-    } else {
-        args.add("-machine", "q35,graphics=off");
     }
+    args.add("-machine", machine);
     args.add("-display", "none");
     match spec.accel {
         Accel::Tcg => {

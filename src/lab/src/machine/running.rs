@@ -103,9 +103,13 @@ impl<'lab> Machine<'lab> {
 
     /// Types a line on the serial console.
     pub fn type_line(&self, line: &str) -> Result<()> {
+        self.type_bytes(format!("{line}\r").as_bytes())
+    }
+
+    fn type_bytes(&self, bytes: &[u8]) -> Result<()> {
         let doing = || format!("typing at the console of machine {}", self.name);
         let mut console = UnixStream::connect(&self.serial_socket).doing(doing)?;
-        console.write_all(format!("{line}\r").as_bytes()).doing(doing)?;
+        console.write_all(bytes).doing(doing)?;
         // QEMU drops what the guest has not taken when the peer leaves, and holds the guest up when the peer stays and
         // does not read: so read the echo until it is quiet. The log has it all anyway.
         console.set_read_timeout(Some(Duration::from_millis(500))).doing(doing)?;
@@ -113,6 +117,25 @@ impl<'lab> Machine<'lab> {
         let mut echo = [0; 4096];
         while Instant::now() < end && console.read(&mut echo).is_ok_and(|n| n > 0) {}
         Ok(())
+    }
+
+    /// Types on the serial console without ending the line; what comes back is in the log.
+    pub fn type_keys(&self, keys: &[u8]) -> Result<()> {
+        self.type_bytes(keys)
+    }
+
+    /// Presses keys of the machine's own keyboard, by QEMU's names for them, one after the other.
+    pub fn press_keys(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.qmp("send-key", &json!({ "keys": [{ "type": "qcode", "data": name }] }))?;
+        }
+        Ok(())
+    }
+
+    /// What the screen shows, as a picture: PPM, or PNG if the file is called so.
+    pub fn screenshot(&self, file: &Path) -> Result<()> {
+        let format = if file.extension().is_some_and(|e| e == "png") { "png" } else { "ppm" };
+        self.qmp("screendump", &json!({ "filename": file, "format": format })).map(drop)
     }
 
     /// The reset button.

@@ -148,6 +148,7 @@ pub struct MachineSpec {
     pub(super) no_reboot: bool,
     pub(super) accel: Accel,
     pub(super) more: Vec<String>,
+    pub(super) vga: bool,
 }
 
 impl MachineSpec {
@@ -172,6 +173,7 @@ impl MachineSpec {
             no_reboot: false,
             accel: Accel::default(),
             more: Vec::new(),
+            vga: false,
         }
     }
 
@@ -260,6 +262,13 @@ impl MachineSpec {
     #[must_use]
     pub fn accel(mut self, accel: Accel) -> Self {
         self.accel = accel;
+        self
+    }
+
+    /// With a screen and a keyboard.
+    #[must_use]
+    pub fn vga(mut self) -> Self {
+        self.vga = true;
         self
     }
 
