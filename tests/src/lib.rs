@@ -10,6 +10,7 @@ pub mod bad;
 mod disk;
 mod orders;
 mod ramdisk;
+pub mod screen;
 mod ssh;
 
 use std::path::{Path, PathBuf};
