@@ -11,6 +11,7 @@ use speediso_model::profile::{InstallWipe, Profile};
 use speediso_model::task::is_ssh_public_key;
 
 use crate::console::Style;
+use crate::net::{Bond, Ipv6, LayerError, Vlan};
 use crate::syslog::{SyslogTarget, Transport};
 
 /// x86 keeps 2048 bytes with the terminating NUL (COMMAND_LINE_SIZE); a line that fills them may have lost its end.
@@ -58,6 +59,11 @@ pub struct Config {
     pub ip: Option<String>,
     /// MAC address of the interface that the boot loader used.
     pub bootif: Option<String>,
+    pub bond: Option<Bond>,
+    pub vlan: Option<Vlan>,
+    pub ipv6: Ipv6,
+    /// Every interface keeps its address, not only the one that leads to the controller.
+    pub net_all: bool,
 }
 
 /// What follows a failure that ends the agent's work.
@@ -148,12 +154,7 @@ impl Config {
                 }
                 self.controller = Some(address.to_owned());
             }
-            "ca" => {
-                for pin in value.split(',') {
-                    // The same form as an image's digest: sha256: and 64 hex digits.
-                    self.ca_pins.push(sha256(name, pin)?);
-                }
-            }
+            "ca" => self.ca_pins.extend(pins(name, &value)?),
             "token" => self.token = Some(Secret(printable(name, value)?)),
             "tasks" => self.tasks = Some(printable(name, value)?),
             "tasks_key" => {
@@ -246,7 +247,17 @@ impl Config {
                 }
             }
             "docs" => self.docs = Some(url(name, &printable(name, value)?)?),
-            "foreman" | "vlan" | "bond" => {
+            "vlan" => self.vlan = Some(layer(name, &value)?),
+            "bond" => self.bond = Some(layer(name, &value)?),
+            "ipv6" => self.ipv6 = layer(name, &value)?,
+            "net" => {
+                self.net_all = match value.as_str() {
+                    "first" => false,
+                    "all" => true,
+                    _ => return Err(invalid(format!("speediso.net={value}: first or all"))),
+                }
+            }
+            "foreman" => {
                 return Err(invalid(format!("speediso.{name} is not in this version")));
             }
             _ => return Err(invalid(format!("speediso.{name} is unknown"))),
@@ -314,8 +325,17 @@ fn profiles(list: &str) -> Result<Vec<Profile>, Fault> {
         .collect()
 }
 
+/// Fingerprints, in the form of an image's digest: sha256: and 64 hex digits.
+pub(crate) fn pins(name: &str, list: &str) -> Result<Vec<[u8; 32]>, Fault> {
+    list.split(',').map(|pin| sha256(name, pin)).collect()
+}
+
 fn sha256(name: &str, text: &str) -> Result<[u8; 32], Fault> {
     digest(name, text)?.as_sha256().ok_or_else(|| invalid(format!("speediso.{name}={text}: only sha256 here")))
+}
+
+fn layer<T: std::str::FromStr<Err = LayerError>>(name: &str, value: &str) -> Result<T, Fault> {
+    value.parse().map_err(|e| invalid(format!("speediso.{name}={value}")).because(LayerError::to_string(&e)))
 }
 
 fn digest(name: &str, value: &str) -> Result<ImageDigest, Fault> {
@@ -430,6 +450,16 @@ mod tests {
     }
 
     #[test]
+    fn the_networks_layers_are_read() {
+        let line = "speediso.vlan=uplink.100 speediso.bond=active-backup:eno1,eno2 speediso.ipv6=only speediso.net=all";
+        let config = Config::from_cmdline(line).expect("good");
+        assert_eq!(config.vlan.map(|vlan| vlan.id), Some(100));
+        assert!(config.bond.is_some() && config.net_all);
+        assert_eq!(config.ipv6, Ipv6::Only);
+        assert_eq!(Config::from_cmdline("quiet").expect("good").ipv6, Ipv6::Auto);
+    }
+
+    #[test]
     fn disks_to_skip_add_up() {
         let line = "quiet speediso.skip=serial=S1 \"speediso.skip=model=<in> JBOD,size>=1TiB\" speediso.contoller=x";
         let skip = skip_list(line).expect("only these words count");
@@ -458,6 +488,10 @@ mod tests {
             ("speediso.skip=serial=A,pick=smallest", FaultCode::CmdlineInvalid),
             ("speediso.sshkey=ssh-ed25519 AAAA", FaultCode::CmdlineInvalid),
             ("BOOTIF=eth0", FaultCode::CmdlineInvalid),
+            ("speediso.vlan=4095", FaultCode::CmdlineInvalid),
+            ("speediso.bond=lacp", FaultCode::CmdlineInvalid),
+            ("speediso.ipv6=yes", FaultCode::CmdlineInvalid),
+            ("speediso.net=", FaultCode::CmdlineInvalid),
             (long.as_str(), FaultCode::CmdlineTruncated),
         ]
         .map(|(line, code)| (line.to_owned(), code))

@@ -43,6 +43,7 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Findings {
     refusal: Mutex<Option<Refusal>>,
+    chain: Mutex<Vec<CertificateDer<'static>>>,
     ca: Mutex<Option<CertificateDer<'static>>>,
 }
 
@@ -57,6 +58,17 @@ impl Findings {
     #[must_use]
     pub fn ca(&self) -> Option<CertificateDer<'static>> {
         self.ca.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the last server showed, whether it was accepted or not, its own certificate first.
+    #[must_use]
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn shown(&self, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
+        let chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
     }
 
     fn ended(&self, refusal: Option<Refusal>) {
@@ -122,6 +134,7 @@ impl ServerCertVerifier for PinnedCa {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        self.findings.shown(end_entity, intermediates);
         match self.check(end_entity, intermediates, server_name, now) {
             Ok(()) => {
                 self.findings.ended(None);
@@ -212,7 +225,6 @@ pub(crate) fn rustls_config(
     identity: Option<&Identity>,
     validity: Validity,
 ) -> Result<(ClientConfig, Arc<Findings>), Fault> {
-    let failed = |e: &dyn std::error::Error| Fault::from_error(FaultCode::Internal, e).because("setting up TLS");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let findings = Arc::new(Findings::default());
     let verifier =
@@ -241,13 +253,7 @@ pub fn client(
     validity: Validity,
     purpose: Purpose,
 ) -> Result<(reqwest::Client, Arc<Findings>), Fault> {
-    let failed = |e: &dyn std::error::Error| Fault::from_error(FaultCode::Internal, e).because("setting up TLS");
-    let (mut config, findings) = rustls_config(pins, identity, validity)?;
-    // A preconfigured TLS set-up carries no ALPN by itself.
-    config.alpn_protocols = match purpose {
-        Purpose::Api => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        Purpose::Images => vec![b"http/1.1".to_vec()],
-    };
+    let (config, findings) = config(pins, identity, validity, purpose)?;
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(config)
         .connect_timeout(Duration::from_secs(10))
@@ -262,4 +268,27 @@ pub fn client(
         Purpose::Images => builder,
     };
     builder.build().map(|client| (client, findings)).map_err(|e| failed(&e))
+}
+
+/// The TLS side of such a client.
+///
+/// # Errors
+/// When key and certificate do not fit together.
+pub fn config(
+    pins: &[[u8; 32]],
+    identity: Option<&Identity>,
+    validity: Validity,
+    purpose: Purpose,
+) -> Result<(ClientConfig, Arc<Findings>), Fault> {
+    let (mut config, findings) = rustls_config(pins, identity, validity)?;
+    // A preconfigured TLS set-up carries no ALPN by itself.
+    config.alpn_protocols = match purpose {
+        Purpose::Api => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Purpose::Images => vec![b"http/1.1".to_vec()],
+    };
+    Ok((config, findings))
+}
+
+fn failed(error: &dyn std::error::Error) -> Fault {
+    Fault::from_error(FaultCode::Internal, error).because("setting up TLS")
 }

@@ -4,169 +4,23 @@
 //! A namespace belongs to a thread, so each test runs its side in a thread of its own with a runtime on it, and nothing
 //! outside is touched.
 
+mod netns;
+
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{setsockopt, sockopt};
-use speediso_agent::net::{Configured, Method, NetConfig, bring_up};
+use netns::{Far, MAC, ip, isolated, reply, shown};
+use speediso_agent::net::{Configured, Goal, Ipv6, Method, NetConfig, bring_up};
 use speediso_model::fault::{Fault, FaultCode};
 
-const MAC: &str = "02:00:00:00:00:0a";
-
-/// Runs `test` in a thread with its own network and host name, bounded in time.
-fn isolated(test: impl FnOnce() + Send + 'static) {
-    let running = thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
-            .expect("this test makes network namespaces: run it as root");
-        ip("link set lo up");
-        test();
-    });
-    let begun = Instant::now();
-    while !running.is_finished() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the test hangs");
-        thread::sleep(Duration::from_millis(20));
-    }
-    if let Err(panic) = running.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Runs `ip` in this thread's namespace, which a child inherits.
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is needed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A second network at the other end of a veth pair: a thread that lives in it and runs what it is given.
-struct Far {
-    namespace: fs::File,
-    _holder: JoinHandle<()>,
-    done: Arc<AtomicBool>,
-}
-
-impl Far {
-    /// `near` appears here with `mac`, its peer `far0` there with `address`.
-    fn joined(near: &str, mac: &str, address: &str) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let ends = Arc::clone(&done);
-        let holder = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("root");
-            sender
-                .send((nix::unistd::gettid(), fs::File::open("/proc/thread-self/ns/net").expect("procfs")))
-                .expect("sent");
-            while !ends.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(20));
-            }
-        });
-        let (tid, namespace) = receiver.recv().expect("the far side lives");
-        ip(&format!("link add {near} address {mac} type veth peer name far0 netns {tid}"));
-        let far = Self { namespace, _holder: holder, done };
-        let address = address.to_owned();
-        far.run(move || {
-            ip("link set lo up");
-            ip(&format!("addr add {address} dev far0"));
-            ip("link set far0 up");
-        });
-        far
-    }
-
-    /// Runs something there and waits for it.
-    fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = self.namespace.try_clone().expect("cloned");
-        thread::spawn(move || {
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).expect("root");
-            what()
-        })
-        .join()
-        .expect("the far side does its part")
-    }
-
-    fn dnsmasq(&self, dir: &Path, more: &[&str]) -> Server {
-        let mut arguments: Vec<String> = [
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--no-ping",
-            "--log-dhcp",
-            "--log-facility=-",
-            "--user=root",
-            "--interface=far0",
-            "--bind-dynamic",
-            "--dhcp-authoritative",
-            "--dhcp-range=192.0.2.100,192.0.2.110,255.255.255.0,1h",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        arguments.push(format!("--dhcp-leasefile={}", dir.join("leases").display()));
-        arguments.push("--pid-file=".to_owned());
-        arguments.extend(more.iter().map(|a| (*a).to_owned()));
-        let log = dir.join("dnsmasq.log");
-        let file = fs::File::create(&log).expect("a log");
-        let child = self.run(move || {
-            Command::new("dnsmasq")
-                .args(arguments)
-                .stdout(Stdio::null())
-                .stderr(file)
-                .spawn()
-                .expect("dnsmasq is needed for this test: install dnsmasq-base")
-        });
-        Server { child, log }
-    }
-
-    /// A server of our own: answers every packet with what `answer` makes of it, until the test ends.
-    fn responder(&self, mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) {
-        let done = Arc::clone(&self.done);
-        let socket = self.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:67").expect("the server's port");
-            setsockopt(&socket, sockopt::BindToDevice, &"far0".into()).expect("bound to the interface");
-            socket.set_broadcast(true).expect("may broadcast");
-            socket.set_read_timeout(Some(Duration::from_millis(50))).expect("bounded");
-            socket
-        });
-        // Without waiting for it: it ends with the far side, within its read timeout.
-        thread::spawn(move || {
-            let mut packet = [0; 2048];
-            while !done.load(Ordering::Relaxed) {
-                let Ok((length, _)) = socket.recv_from(&mut packet) else { continue };
-                for reply in answer(&packet[..length]) {
-                    let _ = socket.send_to(&reply, SocketAddrV4::new(Ipv4Addr::BROADCAST, 68));
-                }
-            }
-        });
-    }
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-    }
-}
-
-struct Server {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Server {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn four(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
 fn config(dir: &Path) -> NetConfig {
@@ -182,11 +36,6 @@ fn config(dir: &Path) -> NetConfig {
 fn with_network<T>(config: &NetConfig, look: impl AsyncFnOnce(Result<Configured, Fault>) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async { look(bring_up(config, |line| println!("console: {line}")).await).await })
-}
-
-fn shown(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is needed");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -212,8 +61,8 @@ fn dnsmasq_gives_an_address_and_all_that_belongs_to_it() {
         with_network(&config, async |network| {
             let network = network.unwrap_or_else(|fault| panic!("{fault}\n{}", server.log()));
             assert_eq!((network.nic.as_str(), network.mac.as_str()), ("near0", MAC));
-            assert_eq!((network.address, network.prefix), (Ipv4Addr::new(192, 0, 2, 77), 24));
-            assert_eq!(network.gateway, Some(Ipv4Addr::new(192, 0, 2, 1)));
+            assert_eq!((network.address, network.prefix), (four(192, 0, 2, 77), 24));
+            assert_eq!(network.gateway, Some(four(192, 0, 2, 1)));
             assert_eq!(network.hostname.as_deref(), Some("node7"));
             assert_eq!(nix::unistd::gethostname().expect("a name"), "node7");
             let Method::Dhcp(lease) = &network.method else { panic!("{:?}", network.method) };
@@ -249,17 +98,23 @@ fn the_interface_is_the_one_of_bootif_or_the_one_that_answers() {
             assert_eq!(network.nic, "near1");
             assert_eq!(network.notes, Vec::<String>::new());
         });
-        // BOOTIF decides, even for the worse: another network is not taken in its place.
+        // The interface of the boot is preferred, not insisted upon.
         let boot = NetConfig {
             boot_mac: Some("02:00:00:00:00:0b".into()),
             dhcp_wait: Duration::from_secs(2),
             ..config(dir.path())
         };
         with_network(&boot, async |network| {
+            assert_eq!(network.expect("the other answers").nic, "near1");
+        });
+        // Asked for by name, it is the only one that is asked, and what was tried is said.
+        let named = NetConfig { ip: "near0:dhcp".parse().expect("good"), ..boot };
+        with_network(&named, async |network| {
             let fault = network.expect_err("nobody answers there");
             assert_eq!(fault.code, FaultCode::NoDhcp);
             assert!(fault.causes.len() == 1 && fault.causes[0].contains("near0"), "{fault}");
             assert!(fault.causes[0].contains("nothing was heard"), "{fault}");
+            assert!(fault.causes[0].contains("no router advertised IPv6"), "{fault}");
         });
         // One that is not here leaves the others, with a word.
         let gone = NetConfig { boot_mac: Some("02:00:00:00:00:ff".into()), ..config(dir.path()) };
@@ -328,25 +183,9 @@ fn a_static_address_is_set_as_the_command_line_says() {
         with_network(&adopt, async |network| {
             let network = network.expect("adopted");
             assert!(matches!(network.method, Method::Adopted));
-            assert_eq!(
-                (network.address, network.gateway),
-                (Ipv4Addr::new(192, 0, 2, 20), Some(Ipv4Addr::new(192, 0, 2, 1)))
-            );
+            assert_eq!((network.address, network.gateway), (four(192, 0, 2, 20), Some(four(192, 0, 2, 1))));
         });
     });
-}
-
-/// A reply to `request` with these options after type and server.
-fn reply(request: &[u8], kind: u8, server: [u8; 4], address: [u8; 4], options: &[&[u8]]) -> Vec<u8> {
-    let mut packet = request[..240].to_vec();
-    packet[0] = 2;
-    packet[16..20].copy_from_slice(&address);
-    packet.extend([53, 1, kind, 54, 4]);
-    packet.extend(server);
-    packet.extend([1, 4, 255, 255, 255, 0]);
-    options.iter().for_each(|option| packet.extend(*option));
-    packet.push(255);
-    packet
 }
 
 fn kind_of(request: &[u8]) -> u8 {
@@ -475,6 +314,147 @@ fn a_lease_is_renewed_rebound_and_given_up() {
             eventually("asked anew", &|| has("192.0.2.66")).await;
             mood.store(2, Ordering::Relaxed);
             eventually("refused, and another address taken", &|| has("192.0.2.67") && !has("192.0.2.66")).await;
+        });
+    });
+}
+
+/// The controller's host is behind the second of two networks that both have a DHCP server.
+#[test]
+fn the_interface_that_leads_to_the_controller_wins_and_the_other_lease_is_given_back() {
+    isolated(|| {
+        let dirs = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
+        let wrong = Far::joined("near0", "02:00:00:00:00:0b", "203.0.113.1/24");
+        let wrong_server =
+            wrong.dnsmasq(dirs[0].path(), &["--dhcp-range=203.0.113.100,203.0.113.110,255.255.255.0,1h"]);
+        let right = Far::joined("near1", MAC, "192.0.2.1/24");
+        let right_server = right.dnsmasq(dirs[1].path(), &[]);
+        right.run(|| ip("addr add 198.51.100.7/32 dev far0"));
+        let config = NetConfig {
+            // Booted from the wrong one, which has its head start and does not get there.
+            boot_mac: Some("02:00:00:00:00:0b".into()),
+            goal: Goal::of_url("https://198.51.100.7:8443"),
+            ipv6: Ipv6::Off,
+            ..config(dirs[0].path())
+        };
+        with_network(&config, async |network| {
+            let network = network.unwrap_or_else(|f| panic!("{f}\n{}\n{}", wrong_server.log(), right_server.log()));
+            assert_eq!((network.nic.as_str(), network.gateway), ("near1", Some(four(192, 0, 2, 1))));
+            assert!(!shown("-o addr show dev near0").contains("inet "), "{}", shown("addr"));
+            assert!(shown("route get 198.51.100.7").contains("via 192.0.2.1 dev near1"), "{}", shown("route"));
+        });
+        assert!(wrong_server.log().contains("DHCPRELEASE"), "{}", wrong_server.log());
+        assert!(!right_server.log().contains("DHCPRELEASE"), "{}", right_server.log());
+        // With net=all both keep what they have.
+        with_network(&NetConfig { keep_all: true, ..config }, async |network| {
+            assert_eq!(network.expect("both answer").nic, "near1");
+            let addresses = shown("-o addr show");
+            assert!(addresses.contains("203.0.113.10") && addresses.contains("192.0.2.10"), "{addresses}");
+            assert!(shown("route get 198.51.100.7").contains("dev near1"), "{}", shown("route"));
+        });
+    });
+}
+
+#[test]
+fn an_address_over_ipv6_comes_from_the_router_or_from_dhcpv6() {
+    isolated(|| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let far = Far::joined("near0", MAC, "2001:db8::1/64");
+        let only = NetConfig { ipv6: Ipv6::Only, ..config(dir.path()) };
+        // Made from the prefix; the name server is in the advertisement.
+        let ra =
+            ["--enable-ra", "--dhcp-range=2001:db8::,ra-only,64,1h", "--dhcp-option=option6:dns-server,[2001:db8::53]"];
+        let server = far.dnsmasq_with(dir.path(), &ra);
+        with_network(&only, async |network| {
+            let network = network.unwrap_or_else(|f| panic!("{f}\n{}", server.log()));
+            assert_eq!(
+                network.address,
+                "2001:db8::ff:fe00:a".parse::<IpAddr>().expect("good"),
+                "from the card's address"
+            );
+            assert_eq!(network.method_text(), "from a router's advertisement");
+            assert!(shown("-6 route show default").contains("via fe80"), "{}", shown("-6 route"));
+            assert_eq!(fs::read_to_string(&only.resolv_conf).expect("written"), "nameserver 2001:db8::53\n");
+        });
+        drop(server);
+        ip("-6 addr flush dev near0 scope global");
+        // Lent by the server, as the advertisement says, for as long as it says.
+        let managed = [
+            "--enable-ra",
+            "--dhcp-range=2001:db8::100,2001:db8::1ff,64,1h",
+            "--dhcp-option=option6:domain-search,lab.example",
+            "--dhcp-option=option6:dns-server,[2001:db8::54]",
+        ];
+        let server = far.dnsmasq_with(dir.path(), &managed);
+        with_network(&only, async |network| {
+            let network = network.unwrap_or_else(|f| panic!("{f}\n{}", server.log()));
+            assert!(network.address.to_string().starts_with("2001:db8::1"), "{}", network.address);
+            assert_eq!((network.prefix, network.method_text().as_str()), (128, "DHCPv6"));
+            let names = fs::read_to_string(&only.resolv_conf).expect("written");
+            assert!(names.contains("search lab.example") && names.contains("nameserver 2001:db8::54"), "{names}");
+        });
+    });
+}
+
+#[test]
+fn both_protocols_are_used_where_both_are() {
+    isolated(|| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let far = Far::joined("near0", MAC, "192.0.2.1/24");
+        far.run(|| ip("addr add 2001:db8::1/64 dev far0"));
+        let server = far.dnsmasq(
+            dir.path(),
+            &[
+                "--enable-ra",
+                "--dhcp-range=2001:db8::,ra-only,64,1h",
+                "--dhcp-option=option:dns-server,192.0.2.53",
+                "--dhcp-option=119,lab.example",
+                "--dhcp-option=42,192.0.2.9",
+                "--dhcp-option=option6:dns-server,[2001:db8::53]",
+            ],
+        );
+        let config = config(dir.path());
+        with_network(&config, async |network| {
+            let network = network.unwrap_or_else(|f| panic!("{f}\n{}", server.log()));
+            let Method::Dhcp(lease) = &network.method else { panic!("{:?}", network.method) };
+            assert_eq!(lease.ntp, [Ipv4Addr::new(192, 0, 2, 9)]);
+            assert!(network.address.is_ipv4(), "known by its IPv4 address");
+            let begun = Instant::now();
+            let both = || {
+                fs::read_to_string(&config.resolv_conf).unwrap_or_default()
+                    == "search lab.example\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n"
+            };
+            while !both() || !shown("-6 -o addr show dev near0 scope global").contains("2001:db8::ff:fe00:a") {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(12),
+                    "{:?}\n{}",
+                    fs::read_to_string(&config.resolv_conf),
+                    shown("addr")
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        // Switched off, it stays off.
+        ip("-6 addr flush dev near0 scope global");
+        with_network(&NetConfig { ipv6: Ipv6::Off, ..config.clone() }, async |network| {
+            network.expect("granted");
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert_eq!(shown("-6 -o addr show dev near0 scope global"), "");
+        });
+    });
+}
+
+#[test]
+fn a_static_ipv6_address_is_set_as_the_command_line_says() {
+    isolated(|| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let _far = Far::joined("near0", MAC, "2001:db8::1/64");
+        let ip = "[2001:db8::20]::[2001:db8::1]:64:node9::none:[2001:db8::53]".parse().expect("good");
+        let config = NetConfig { ip, ..config(dir.path()) };
+        with_network(&config, async |network| {
+            assert_eq!(network.expect("set").address, "2001:db8::20".parse::<IpAddr>().expect("good"));
+            assert!(shown("-6 -o addr show dev near0").contains("inet6 2001:db8::20/64"));
+            assert!(shown("-6 route show default").contains("via 2001:db8::1 dev near0"), "{}", shown("-6 route"));
+            assert_eq!(fs::read_to_string(&config.resolv_conf).expect("written"), "nameserver 2001:db8::53\n");
         });
     });
 }

@@ -124,6 +124,17 @@ impl Client {
         }
         Err(Failure::Silence { asked: 1, elapsed: talk.begun.elapsed(), heard: talk.heard })
     }
+
+    /// Gives the address back, while it is still there to speak from. Nobody answers, so nothing is waited for.
+    pub(super) async fn release(&self, lease: &Lease) {
+        let Ok(socket) = socket::open(&self.nic) else { return };
+        let mut talk = Talk::new(self, &socket);
+        let what = Request::Release { address: lease.address, server: lease.server };
+        talk.send(what, SocketAddrV4::new(lease.server, SERVER_PORT)).await;
+        for note in talk.heard {
+            tracing::debug!(nic = %self.nic, "{note}");
+        }
+    }
 }
 
 /// A random wait between the least and `most`: machines that were powered on together do not ask together for long.

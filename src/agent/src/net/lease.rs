@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::message::{Options, Reply};
+use super::names;
 use super::param::{is_host, is_hostname, prefix_of};
 
 /// A way to a network, by a router or directly.
@@ -24,6 +25,10 @@ pub struct Lease {
     pub routes: Vec<Route>,
     pub dns: Vec<Ipv4Addr>,
     pub domain: Option<String>,
+    /// Option 119: where short names are looked for.
+    pub search: Vec<String>,
+    /// Option 42. Kept for the notes about the clock: time comes from the controller, signed.
+    pub ntp: Vec<Ipv4Addr>,
     /// Option 12.
     pub hostname: Option<String>,
     pub mtu: Option<u32>,
@@ -53,9 +58,11 @@ mod option {
     pub(super) const HOSTNAME: u8 = 12;
     pub(super) const DOMAIN: u8 = 15;
     pub(super) const MTU: u8 = 26;
+    pub(super) const NTP: u8 = 42;
     pub(super) const LEASE: u8 = 51;
     pub(super) const RENEW: u8 = 58;
     pub(super) const REBIND: u8 = 59;
+    pub(super) const SEARCH: u8 = 119;
     pub(super) const ROUTES: u8 = 121;
 }
 
@@ -119,6 +126,15 @@ impl Lease {
             is_sane
         });
         let dns = addresses(options.get(&option::DNS));
+        let ntp = addresses(options.get(&option::NTP));
+        let search = match options.get(&option::SEARCH).map(|raw| names::list(raw)) {
+            Some(Some(names)) => names,
+            Some(None) => {
+                notes.push(format!("{server} gives search domains (option 119) that cannot be read: not used"));
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
         Ok(Self {
             address,
             prefix,
@@ -126,6 +142,8 @@ impl Lease {
             routes,
             dns,
             domain,
+            search,
+            ntp,
             hostname,
             mtu,
             duration,

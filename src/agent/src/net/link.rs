@@ -4,12 +4,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -41,6 +41,8 @@ pub(super) struct Nic {
     pub(super) is_up: bool,
     pub(super) has_carrier: bool,
     pub(super) mtu: u32,
+    /// Made by software, and of which kind; `None` stands for a card, or for a container's.
+    pub(super) made_as: Option<InfoKind>,
 }
 
 impl fmt::Display for Nic {
@@ -70,11 +72,32 @@ impl Links {
     /// All interfaces that can carry DHCP, by index. What stands on others (bridges, bonds, VLANs) or leads nowhere
     /// (dummies, tunnels) is left out; a veth pair is a container's Ethernet and stays in.
     pub(super) async fn list(&self) -> Result<Vec<Nic>, LinkError> {
+        let mut nics = self.all().await?;
+        nics.retain(|nic| nic.made_as.is_none());
+        Ok(nics)
+    }
+
+    /// What is made by software too.
+    async fn all(&self) -> Result<Vec<Nic>, LinkError> {
         let asked = |e| LinkError::Ask("interfaces", Box::new(e));
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await.map_err(asked)?;
         let mut nics: Vec<Nic> = links.iter().filter_map(nic).collect();
         nics.sort_by_key(|nic| nic.index);
         Ok(nics)
+    }
+
+    pub(super) async fn named(&self, name: &str) -> Result<Option<Nic>, LinkError> {
+        Ok(self.all().await?.into_iter().find(|nic| nic.name == name))
+    }
+
+    /// Makes an interface.
+    pub(super) async fn add(&self, message: LinkMessage, name: &str, doing: &str) -> Result<(), LinkError> {
+        let failed = |e| LinkError::Change { doing: doing.to_owned(), nic: name.to_owned(), source: Box::new(e) };
+        self.handle.link().add(message).execute().await.map_err(failed)
+    }
+
+    pub(super) async fn change(&self, message: LinkMessage, nic: &Nic, doing: &str) -> Result<(), LinkError> {
+        self.handle.link().change(message).execute().await.map_err(|e| change(doing, nic, e))
     }
 
     pub(super) async fn set_up(&self, nic: &Nic) -> Result<(), LinkError> {
@@ -89,9 +112,9 @@ impl Links {
     }
 
     /// Adds the address, or leaves it if it is there.
-    pub(super) async fn add_address(&self, nic: &Nic, address: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
+    pub(super) async fn add_address(&self, nic: &Nic, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
         let doing = format!("setting the address {address}/{prefix}");
-        let request = self.handle.address().add(nic.index, IpAddr::V4(address), prefix).replace();
+        let request = self.handle.address().add(nic.index, address, prefix).replace();
         request.execute().await.map_err(|e| change(doing, nic, e))
     }
 
@@ -112,10 +135,14 @@ impl Links {
         Ok(())
     }
 
-    pub(super) async fn add_route(&self, nic: &Nic, route: &Route) -> Result<(), LinkError> {
+    /// A lower `metric` is preferred; 0 is the kernel's own.
+    pub(super) async fn add_route(&self, nic: &Nic, route: &Route, metric: u32) -> Result<(), LinkError> {
         let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(route.network, route.prefix)
             .output_interface(nic.index);
+        if metric > 0 {
+            message = message.priority(metric);
+        }
         if let Some(router) = route.router {
             // On link: hosters give a router outside of the machine's own /32.
             message = message.gateway(router).onlink();
@@ -125,6 +152,31 @@ impl Links {
         let way = route.router.map_or_else(|| "directly".to_owned(), |r| format!("by {r}"));
         let doing = format!("adding the route to {}/{} {way}", route.network, route.prefix);
         self.handle.route().add(message.build()).replace().execute().await.map_err(|e| change(doing, nic, e))
+    }
+
+    /// A default route over a router, IPv6.
+    pub(super) async fn add_gateway6(&self, nic: &Nic, router: Ipv6Addr) -> Result<(), LinkError> {
+        let message = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
+            .output_interface(nic.index)
+            .gateway(router);
+        let doing = format!("adding the default route by {router}");
+        self.handle.route().add(message.build()).replace().execute().await.map_err(|e| change(doing, nic, e))
+    }
+
+    /// IPv6 addresses of the interface with their lengths; the flag says that one can be used.
+    pub(super) async fn addresses6(&self, nic: &Nic) -> Result<Vec<(Ipv6Addr, u8, bool)>, LinkError> {
+        Ok(self.addresses(nic).await?.iter().filter_map(ipv6).collect())
+    }
+
+    pub(super) async fn remove_address6(&self, nic: &Nic, address: Ipv6Addr) -> Result<(), LinkError> {
+        for message in self.addresses(nic).await? {
+            if ipv6(&message).is_some_and(|(found, ..)| found == address) {
+                let doing = format!("removing the address {address}");
+                self.handle.address().del(message).execute().await.map_err(|e| change(doing, nic, e))?;
+            }
+        }
+        Ok(())
     }
 
     /// The first IPv4 address that reaches beyond this link.
@@ -161,7 +213,7 @@ pub(super) async fn wait_for_carrier(links: &Links, nic: &Nic, limit: Duration) 
     }
     let begun = Instant::now();
     loop {
-        let nics = links.list().await.map_err(|e| Tried::kernel(nic, &e))?;
+        let nics = links.all().await.map_err(|e| Tried::kernel(nic, &e))?;
         match nics.iter().find(|n| n.index == nic.index) {
             Some(now) if now.has_carrier => return Ok(true),
             Some(_) => {}
@@ -183,17 +235,17 @@ fn nic(link: &LinkMessage) -> Option<Nic> {
     if link.header.link_layer_type != LinkLayerType::Ether || flags.contains(LinkFlags::Loopback) {
         return None;
     }
-    let (mut name, mut hardware, mut mtu) = (None, None, 0);
+    let (mut name, mut hardware, mut mtu, mut made_as) = (None, None, 0, None);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Address(bytes) => hardware = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Mtu(value) => mtu = *value,
             LinkAttribute::LinkInfo(infos) => {
-                let is_made = |info: &LinkInfo| matches!(info, LinkInfo::Kind(kind) if *kind != InfoKind::Veth);
-                if infos.iter().any(is_made) {
-                    return None;
-                }
+                made_as = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) if *kind != InfoKind::Veth => Some(kind.clone()),
+                    _ => None,
+                });
             }
             _ => {}
         }
@@ -207,7 +259,22 @@ fn nic(link: &LinkMessage) -> Option<Nic> {
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::LowerUp),
         mtu,
+        made_as,
     })
+}
+
+fn ipv6(message: &AddressMessage) -> Option<(Ipv6Addr, u8, bool)> {
+    let mut flags = AddressFlags::empty();
+    let mut found = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(IpAddr::V6(address)) => found = Some(*address),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let is_usable = !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
+    found.map(|address| (address, message.header.prefix_len, is_usable))
 }
 
 fn ipv4(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {

@@ -125,12 +125,13 @@ fn collect(mut area: &[u8], options: &mut Options) -> Result<(), MessageError> {
 }
 
 /// What we ask for, besides an address.
-const WANTED: [OptionCode; 11] = [
+const WANTED: [OptionCode; 12] = [
     OptionCode::SubnetMask,
     OptionCode::Router,
     OptionCode::ClasslessStaticRoute,
     OptionCode::DomainNameServer,
     OptionCode::DomainName,
+    OptionCode::DomainSearch,
     OptionCode::Hostname,
     OptionCode::InterfaceMtu,
     OptionCode::NtpServers,
@@ -141,7 +142,7 @@ const WANTED: [OptionCode; 11] = [
 
 /// What a client says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Request {
+pub(crate) enum Request {
     Discover,
     /// Takes an offer.
     Select {
@@ -152,10 +153,15 @@ pub(super) enum Request {
     Extend {
         address: Ipv4Addr,
     },
+    /// Gives an address back that is not wanted after all.
+    Release {
+        address: Ipv4Addr,
+        server: Ipv4Addr,
+    },
 }
 
 /// Encodes a request. `elapsed` are the seconds since asking began, which some relays and backup servers wait for.
-pub(super) fn request(
+pub(crate) fn request(
     what: Request,
     xid: u32,
     mac: [u8; 6],
@@ -166,10 +172,14 @@ pub(super) fn request(
     let mut message = v4::Message::new_with_id(xid, none, none, none, none, &mac);
     message.set_secs(elapsed);
     // Without an address of our own we can only hear a broadcast.
-    if !matches!(what, Request::Extend { .. }) {
+    if !matches!(what, Request::Extend { .. } | Request::Release { .. }) {
         message.set_flags(Flags::default().set_broadcast());
     }
-    let kind = if what == Request::Discover { MessageType::Discover } else { MessageType::Request };
+    let kind = match what {
+        Request::Discover => MessageType::Discover,
+        Request::Select { .. } | Request::Extend { .. } => MessageType::Request,
+        Request::Release { .. } => MessageType::Release,
+    };
     match what {
         Request::Discover => {}
         Request::Select { address, server } => {
@@ -179,13 +189,20 @@ pub(super) fn request(
         Request::Extend { address } => {
             message.set_ciaddr(address);
         }
+        Request::Release { address, server } => {
+            message.set_ciaddr(address);
+            message.opts_mut().insert(DhcpOption::ServerIdentifier(server));
+        }
     }
     let options = message.opts_mut();
     options.insert(DhcpOption::MessageType(kind));
     // Hardware type and address: the same in every boot, so the server gives the same address.
     options.insert(DhcpOption::ClientIdentifier([&[ETHERNET][..], &mac].concat()));
-    options.insert(DhcpOption::ParameterRequestList(WANTED.to_vec()));
-    options.insert(DhcpOption::MaxMessageSize(1500));
+    // A release asks for nothing (RFC 2131, table 5).
+    if !matches!(what, Request::Release { .. }) {
+        options.insert(DhcpOption::ParameterRequestList(WANTED.to_vec()));
+        options.insert(DhcpOption::MaxMessageSize(1500));
+    }
     options.insert(DhcpOption::ClassIdentifier(b"speediso".to_vec()));
     if let Some(name) = hostname {
         options.insert(DhcpOption::Hostname(name.to_owned()));

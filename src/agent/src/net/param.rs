@@ -1,8 +1,11 @@
 //! `ip=` as the kernel writes it (Documentation/admin-guide/nfs/nfsroot.rst):
-//! `ip=<client>:<server>:<gateway>:<netmask>:<hostname>:<device>:<autoconf>:<dns0>:<dns1>`, or one word.
+//! `ip=<client>:<server>:<gateway>:<netmask>:<hostname>:<device>:<autoconf>:<dns0>:<dns1>`, or one word. IPv6 addresses
+//! stand in brackets, as dracut has it, with a length in place of the mask.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+
+use super::ra;
 
 /// What `ip=` asks for. Absent, it asks for DHCP.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,25 +27,29 @@ impl Default for IpParam {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StaticIp {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub prefix: u8,
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     pub hostname: Option<String>,
     /// Kernel name or MAC address.
     pub device: Option<String>,
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ParamError {
-    #[error("ip=: {field} is {value:?}, which is not an IPv4 address")]
+    #[error("ip=: {field} is {value:?}, which is neither an IPv4 address nor an IPv6 address in brackets")]
     Address { field: &'static str, value: String },
     #[error("ip=: {0} cannot be a machine's own address")]
-    NotAHost(Ipv4Addr),
+    NotAHost(IpAddr),
     #[error("ip=: the netmask {0:?} is neither a mask like 255.255.255.0 nor a length like 24")]
     Mask(String),
     #[error("ip=: the netmask is missing (fourth field)")]
     NoMask,
+    #[error("ip=: the length {0:?} of an IPv6 prefix is not a number from 1 to 128")]
+    Length(String),
+    #[error("ip=: {0} and {1} are of different protocols")]
+    Mixed(IpAddr, IpAddr),
     #[error("ip=: {0:?} is not a host name (RFC 1123)")]
     Hostname(String),
     #[error("ip=: {0:?} is not an interface name or MAC address")]
@@ -76,7 +83,7 @@ impl FromStr for IpParam {
             "off" | "none" => return Ok(Self::Off),
             _ => {}
         }
-        let fields: Vec<&str> = text.split(':').collect();
+        let fields = fields(text);
         // dracut's short form: `ip=eth0:dhcp`.
         if let [name, "dhcp" | "on" | "any"] = fields.as_slice() {
             return Ok(Self::Dhcp { hostname: None, device: device(name)? });
@@ -101,7 +108,7 @@ impl FromStr for IpParam {
             (other, _) => return Err(ParamError::Autoconf(other.to_owned())),
         }
         let client = address("client address", field(0))?;
-        if !is_host(client) {
+        if !is_own(client) {
             return Err(ParamError::NotAHost(client));
         }
         let optional = |name, value: &str| if value.is_empty() { Ok(None) } else { address(name, value).map(Some) };
@@ -111,10 +118,14 @@ impl FromStr for IpParam {
         for index in [7, 8] {
             dns.extend(optional("name server", field(index))?.filter(|a| !a.is_unspecified()));
         }
+        let gateway = optional("gateway", field(2))?.filter(|a| !a.is_unspecified());
+        if let Some(gateway) = gateway.filter(|gateway| gateway.is_ipv4() != client.is_ipv4()) {
+            return Err(ParamError::Mixed(client, gateway));
+        }
         Ok(Self::Static(StaticIp {
             address: client,
-            prefix: prefix(field(3))?,
-            gateway: optional("gateway", field(2))?.filter(|a| !a.is_unspecified()),
+            prefix: if client.is_ipv4() { prefix(field(3))? } else { length(field(3))? },
+            gateway,
             hostname,
             device,
             dns,
@@ -122,8 +133,41 @@ impl FromStr for IpParam {
     }
 }
 
-fn address(field: &'static str, value: &str) -> Result<Ipv4Addr, ParamError> {
-    value.parse().map_err(|_| ParamError::Address { field, value: value.to_owned() })
+/// At colons, but not at those within brackets.
+fn fields(text: &str) -> Vec<&str> {
+    let (mut fields, mut begin, mut inside) = (Vec::new(), 0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            ':' if !inside => {
+                fields.push(&text[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    fields.push(&text[begin..]);
+    fields
+}
+
+fn address(field: &'static str, value: &str) -> Result<IpAddr, ParamError> {
+    let bad = || ParamError::Address { field, value: value.to_owned() };
+    match value.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.and_then(|six| six.parse().ok()).map(IpAddr::V6).ok_or_else(bad),
+        None => value.parse().map(IpAddr::V4).map_err(|_| bad()),
+    }
+}
+
+fn is_own(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => is_host(four),
+        IpAddr::V6(six) => ra::is_host(&six) && !six.is_unicast_link_local(),
+    }
+}
+
+fn length(text: &str) -> Result<u8, ParamError> {
+    text.parse().ok().filter(|l| (1..=128).contains(l)).ok_or_else(|| ParamError::Length(text.to_owned()))
 }
 
 fn prefix(text: &str) -> Result<u8, ParamError> {
@@ -194,17 +238,22 @@ mod tests {
         assert_eq!("eno1:dhcp".parse(), Ok(named.clone()));
         assert_eq!(":::::eno1:dhcp".parse(), Ok(named));
         let full = StaticIp {
-            address: Ipv4Addr::new(192, 0, 2, 10),
+            address: Ipv4Addr::new(192, 0, 2, 10).into(),
             prefix: 24,
-            gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            gateway: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
             hostname: Some("node7".into()),
             device: Some("52-54-00-ab-cd-ef".into()),
-            dns: vec![Ipv4Addr::new(192, 0, 2, 53)],
+            dns: vec![Ipv4Addr::new(192, 0, 2, 53).into()],
         };
         let text = "192.0.2.10::192.0.2.1:255.255.255.0:node7:52-54-00-ab-cd-ef:none:192.0.2.53";
         assert_eq!(text.parse(), Ok(IpParam::Static(full)));
         let IpParam::Static(short) = "192.0.2.10:::25".parse().expect("good") else { panic!("static") };
         assert_eq!((short.prefix, short.gateway), (25, None));
+        let six = "[2001:db8::10]::[fe80::1]:64:node7::none:[2001:db8::53]".parse().expect("good");
+        let IpParam::Static(six) = six else { panic!("static") };
+        assert_eq!((six.address, six.prefix), ("2001:db8::10".parse().expect("good"), 64));
+        assert_eq!((six.gateway, six.dns.len()), (Some("fe80::1".parse().expect("good")), 1));
+        assert_eq!(six.hostname.as_deref(), Some("node7"));
     }
 
     #[test]
@@ -213,7 +262,14 @@ mod tests {
             ("192.0.2.10", ParamError::NoMask),
             ("192.0.2.10:::255.0.255.0", ParamError::Mask("255.0.255.0".into())),
             ("192.0.2.10:::33", ParamError::Mask("33".into())),
-            ("127.0.0.1:::8", ParamError::NotAHost(Ipv4Addr::LOCALHOST)),
+            ("127.0.0.1:::8", ParamError::NotAHost(Ipv4Addr::LOCALHOST.into())),
+            ("[fe80::5]:::64", ParamError::NotAHost("fe80::5".parse().expect("good"))),
+            ("[2001:db8::5]:::255.255.0.0", ParamError::Length("255.255.0.0".into())),
+            ("[2001:db8::5:::64", ParamError::Address { field: "client address", value: "[2001:db8::5:::64".into() }),
+            (
+                "[2001:db8::5]::192.0.2.1:64",
+                ParamError::Mixed("2001:db8::5".parse().expect("good"), Ipv4Addr::new(192, 0, 2, 1).into()),
+            ),
             ("192.0.2.300:::24", ParamError::Address { field: "client address", value: "192.0.2.300".into() }),
             ("192.0.2.10:::24:a_b", ParamError::Hostname("a_b".into())),
             ("192.0.2.10:::24:a:../x", ParamError::Device("../x".into())),
@@ -236,9 +292,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "[0-9a-z.:-]{0,60}|.{0,40}") {
+        fn any_text_is_survived(text in "[]0-9a-f.:[-]{0,60}|.{0,40}") {
             if let Ok(IpParam::Static(wanted)) = text.parse() {
-                prop_assert!(is_host(wanted.address) && (1..=32).contains(&wanted.prefix));
+                let longest = if wanted.address.is_ipv4() { 32 } else { 128 };
+                prop_assert!(is_own(wanted.address) && (1..=longest).contains(&wanted.prefix));
                 prop_assert!(wanted.hostname.as_deref().is_none_or(is_hostname));
             }
         }

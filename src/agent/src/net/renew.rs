@@ -4,16 +4,16 @@
 //! ever. A refusal leads to the last at once. An address that changes is reported in the log, and connections over the
 //! old one break: that is the network's doing, and the agent's client connects again.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::apply::{Settings, apply};
+use super::apply::{self, Settings, apply};
 use super::dhcp::{Client, Failure};
 use super::lease::Lease;
 use super::link::{Links, Nic};
+use super::resolver::Resolver;
 
 /// RFC 2131 wants a minute between tries, as long as the lease allows it.
 const BETWEEN_TRIES: Duration = Duration::from_secs(60);
@@ -33,14 +33,20 @@ impl Drop for Keeper {
 
 impl Keeper {
     /// `None` for a lease that never ends.
-    pub(super) fn start(nic: Nic, lease: Lease, hostname: Option<&str>, resolv_conf: PathBuf) -> Option<Self> {
+    pub(super) fn start(
+        nic: Nic,
+        lease: Lease,
+        hostname: Option<&str>,
+        resolver: Resolver,
+        metric: u32,
+    ) -> Option<Self> {
         lease.duration?;
         let client = Client::new(&nic, hostname);
-        Some(Self(tokio::spawn(async move { keep(&nic, lease, &client, &resolv_conf).await })))
+        Some(Self(tokio::spawn(async move { keep(&nic, lease, &client, &resolver, metric).await })))
     }
 }
 
-async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolv_conf: &Path) {
+async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolver: &Resolver, metric: u32) {
     loop {
         // T1, T2 and the end count from the grant, which is now.
         let (next, was_lost) = match prolonged(nic, &lease, client).await {
@@ -50,7 +56,7 @@ async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolv_conf: &Path) 
         // An address that was lost is gone from the interface, even if the same one is granted again.
         if was_lost || Settings::from_lease(&next) != Settings::from_lease(&lease) {
             tracing::warn!(nic = %nic, before = %lease.address, now = %next.address, server = %next.server, "the lease changed");
-            put_in_force(nic, &next, resolv_conf).await;
+            put_in_force(nic, &next, resolver, metric).await;
         }
         lease = next;
         if lease.duration.is_none() {
@@ -111,15 +117,17 @@ async fn anew(nic: &Nic, client: &Client) -> Lease {
     }
 }
 
-async fn put_in_force(nic: &Nic, lease: &Lease, resolv_conf: &Path) {
+async fn put_in_force(nic: &Nic, lease: &Lease, resolver: &Resolver, metric: u32) {
     let mut notes = Vec::new();
+    let settings = Settings::from_lease(lease);
     let applied = match Links::connect() {
-        Ok(links) => apply(&links, nic, &Settings::from_lease(lease), resolv_conf, &mut notes).await,
+        Ok(links) => apply(&links, nic, &settings, metric, &mut notes).await,
         Err(error) => Err(super::error::kernel(&error, "configuring the new lease")),
     };
     if let Err(fault) = applied {
         tracing::error!(nic = %nic, %fault, "the new lease could not be put in force");
     }
+    apply::names(nic, &settings, resolver, &mut notes);
     for note in notes {
         tracing::warn!(nic = %nic, "{note}");
     }

@@ -30,17 +30,12 @@ pub(super) fn open(nic: &Nic) -> io::Result<UdpSocket> {
 }
 
 /// An interface without an address drops every packet if the kernel checks where packets come from; the check is off
-/// by default and some distributions turn it on. Also, routers' advertisements configure nothing: what this machine
-/// has is what was reported.
+/// by default and some distributions turn it on.
 fn admit_broadcasts(proc: &Path, nic: &str) {
-    for (file, value) in [
-        ("ipv4/conf/all/rp_filter".to_owned(), "0"),
-        (format!("ipv4/conf/{nic}/rp_filter"), "0"),
-        (format!("ipv6/conf/{nic}/accept_ra"), "0"),
-    ] {
-        let path = proc.join("sys/net").join(file);
-        let is_so = std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == value);
-        if !is_so && let Err(error) = std::fs::write(&path, value) {
+    for whose in ["all", nic] {
+        let path = proc.join("sys/net/ipv4/conf").join(whose).join("rp_filter");
+        let is_so = std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == "0");
+        if !is_so && let Err(error) = std::fs::write(&path, "0") {
             tracing::debug!(path = %path.display(), %error, "ignoring a network setting that could not be made");
         }
     }
