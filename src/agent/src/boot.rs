@@ -20,11 +20,12 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::cmdline::{self, Config, OnFailure};
+use crate::doctor::{self, Examination};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
 use crate::engine::{self, DISK_PATIENCE, Engine, LAST_LINES, Surroundings};
 use crate::logs::{self, Logs};
-use crate::net::{self, Configured, IpParam, NetConfig};
+use crate::net::{self, Configured, Goal, IpParam, NetConfig};
 use crate::ssh::Ssh;
 use crate::state::{self, StateDir};
 use crate::syslog::{self, Origin};
@@ -81,7 +82,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
 
     let neighbours = listen(&config, &roots, &build);
     let ssh = Ssh::new(config.ssh_off);
-    let (network, ()) = tokio::join!(network(&config, &engine, &roots), settled_disks(&roots));
+    let (network, ()) = tokio::join!(network(&config, &engine, &state, &roots), settled_disks(&roots));
     ssh.add_keys(&config.ssh_keys);
     if config.ssh_keys.is_empty() && config.controller.is_none() {
         tracing::info!("ssh: no key was given (speediso.sshkey=), so nobody can log in over the network");
@@ -131,9 +132,21 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
 
 /// Of a line that is refused: the keys and the interface, nothing that gives orders.
 fn how_to_reach(line: &str) -> Config {
-    let part: Vec<&str> =
-        line.split_whitespace().filter(|w| w.starts_with("ip=") || w.starts_with("BOOTIF=")).collect();
-    let mut config = Config::from_cmdline(&part.join(" ")).unwrap_or_default();
+    const WAYS: [&str; 6] = ["ip=", "BOOTIF=", "speediso.vlan=", "speediso.bond=", "speediso.ipv6=", "speediso.net="];
+    let mut config = Config::default();
+    // One by one: the one that is wrong must not take the others with it.
+    for word in line.split_whitespace().filter(|word| WAYS.iter().any(|key| word.starts_with(key))) {
+        if let Ok(one) = Config::from_cmdline(word) {
+            config.ip = one.ip.or(config.ip);
+            config.bootif = one.bootif.or(config.bootif);
+            config.vlan = one.vlan.or(config.vlan);
+            config.bond = one.bond.or(config.bond);
+            config.net_all |= one.net_all;
+            if word.starts_with("speediso.ipv6=") {
+                config.ipv6 = one.ipv6;
+            }
+        }
+    }
     // Keys have blanks in them, so each is tried with the rest of the line behind it, up to its closing quote.
     for (at, _) in line.match_indices("speediso.sshkey=\"") {
         let rest = &line[at..];
@@ -170,7 +183,7 @@ fn listen(config: &Config, roots: &Roots, build: &BuildInfo) -> Option<watch::Re
 }
 
 /// Tries until there is an address.
-async fn network(config: &Config, engine: &Engine, roots: &Roots) -> Configured {
+async fn network(config: &Config, engine: &Engine, state: &StateDir, roots: &Roots) -> Configured {
     let ip = match config.ip.as_deref().map(str::parse::<IpParam>) {
         None => IpParam::default(),
         Some(Ok(ip)) => ip,
@@ -181,7 +194,16 @@ async fn network(config: &Config, engine: &Engine, roots: &Roots) -> Configured 
             IpParam::default()
         }
     };
-    let wanted = NetConfig { boot_mac: config.bootif.clone(), ip, ..NetConfig::default() };
+    let wanted = NetConfig {
+        boot_mac: config.bootif.clone(),
+        ip,
+        bond: config.bond.clone(),
+        vlan: config.vlan.clone(),
+        ipv6: config.ipv6,
+        goal: config.controller.as_deref().and_then(Goal::of_url),
+        keep_all: config.net_all,
+        ..NetConfig::default()
+    };
     let mut backoff = Backoff::default();
     loop {
         match net::bring_up(&wanted, |text| tracing::info!("network: {text}")).await {
@@ -199,6 +221,7 @@ async fn network(config: &Config, engine: &Engine, roots: &Roots) -> Configured 
             Err(fault) => {
                 if backoff.tries() == 0 {
                     trouble(engine, fault);
+                    doctor::after_failure(Examination::of(config, roots), engine.clone(), state.clone()).await;
                     list_disks(roots);
                     tracing::warn!("the shell on this console is usable; trying on in the background");
                 } else {
@@ -333,6 +356,7 @@ impl Boot {
             only_report,
             neighbours: self.neighbours.clone(),
             logs: Some(self.logs.clone()),
+            examination: Some(Examination::of(&self.config, &self.roots)),
         };
         self.engine.board().seeking(&native.controller);
         tracing::info!("controller: {}", native.controller);

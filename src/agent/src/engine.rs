@@ -667,7 +667,8 @@ fn say(kind: &EventKind) {
             tracing::error!("{fault}");
             tracing::error!("what to do: {}", fault.advice);
         }
-        EventKind::Unknown => {}
+        // Its screen was shown when it was made.
+        EventKind::NetworkExamined { .. } | EventKind::Unknown => {}
     }
 }
 

@@ -9,6 +9,7 @@ mod client;
 pub mod cmdline;
 pub mod console;
 pub mod disks;
+pub mod doctor;
 pub mod doors;
 pub mod engine;
 mod identity;

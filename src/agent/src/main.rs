@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use speediso_agent::disks::DisksArgs;
+use speediso_agent::doctor::{self, DoctorArgs};
 use speediso_agent::lldp::LldpArgs;
 use speediso_agent::run::{self, RunArgs};
 use speediso_agent::{boot, build, cmdline, console, disks, lldp, supervise};
@@ -37,6 +38,7 @@ enum Command {
     Disks(DisksArgs),
     /// Show which switch and port each interface is plugged into
     Lldp(LldpArgs),
+    NetworkDoctor(DoctorArgs),
     /// In the ramdisk: restart the agent when it dies
     Supervise,
     /// In the ramdisk: the agent itself
@@ -82,6 +84,7 @@ async fn dispatch(command: Command) -> ExitCode {
             Ok(code) => code,
             Err(error) => fail(&error),
         },
+        Command::NetworkDoctor(args) => ExitCode::from(doctor::run(args).await),
         Command::Boot => match boot::run().await {
             Ok(never) => match never {},
             Err(fault) => fail(&fault),

@@ -242,6 +242,7 @@ impl Site {
             only_report: false,
             neighbours: None,
             logs: None,
+            examination: None,
         };
         let served = engine.clone();
         let door = tokio::spawn(async move {

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::client::Client;
+use crate::doctor::{self, Examination};
 use crate::engine::{Engine, StartGate, Submission};
 use crate::identity::{BootKey, Session};
 use crate::logs::{Logs, upload};
@@ -67,6 +68,8 @@ pub struct Native {
     pub neighbours: Option<watch::Receiver<Vec<Heard>>>,
     /// What is sent along, where there is a log to send.
     pub logs: Option<Logs>,
+    /// What to look at once when enrolling fails, if anything.
+    pub examination: Option<Examination>,
 }
 
 impl Native {
@@ -124,7 +127,7 @@ impl Native {
                 session
             }
             None => {
-                let session = self.enrol(&key, engine).await?;
+                let session = self.enrol(&key, state, engine).await?;
                 session.store(state)?;
                 tracing::info!("enrolled as {} ({}), epoch {}", session.name, session.node, session.epoch);
                 session
@@ -172,7 +175,7 @@ impl Native {
         }
     }
 
-    async fn enrol(&self, key: &BootKey, engine: &Engine) -> Result<Session, Fault> {
+    async fn enrol(&self, key: &BootKey, state: &StateDir, engine: &Engine) -> Result<Session, Fault> {
         let client = Client::new(&self.controller, &self.pins, None)?;
         let mut request = EnrolRequest {
             token: self.token.clone(),
@@ -185,6 +188,7 @@ impl Native {
         };
         let mut backoff = Backoff::default();
         let mut said = None;
+        let mut examination = self.examination.clone();
         loop {
             match client.post::<EnrolAnswer>(path::ENROL, &request).await {
                 Ok(EnrolAnswer::Admitted(admission)) => return self.admitted(admission),
@@ -212,6 +216,11 @@ impl Native {
                 Err(fault) if is_final(&fault) => return Err(fault),
                 Err(fault) => {
                     say_once(engine, &mut said, &fault);
+                    // Once: what the network is like does not depend on how often one asks. Beside the tries, which
+                    // may succeed meanwhile.
+                    if let Some(examination) = examination.take() {
+                        tokio::spawn(doctor::after_failure(examination, engine.clone(), state.clone()));
+                    }
                     tokio::time::sleep(backoff.next()).await;
                 }
             }

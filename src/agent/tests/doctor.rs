@@ -1,0 +1,365 @@
+//! The network doctor on real networks with one thing wrong in each: namespaces joined by veth pairs, dnsmasq for DHCP
+//! and DNS, the real controller. Needs root and dnsmasq, and fails without.
+
+mod netns;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use netns::{Far, MAC, ip, isolated};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use speediso_agent::doctor::{Examination, screen};
+use speediso_agent::net::{Ipv6, NetConfig, bring_up};
+use speediso_agent::tls::sha256;
+use speediso_controller::server::{Server, Settings};
+use speediso_model::network::{CheckKind, NetworkReport, Verdict};
+use speediso_sys::ether::Ether;
+use speediso_sys::roots::Roots;
+
+const URL: &str = "https://boot.example:8443";
+const NAME: &str = "--address=/boot.example/192.0.2.1";
+
+/// A network with a controller in it, as far as a test wants one.
+struct Net {
+    dir: tempfile::TempDir,
+    far: Far,
+}
+
+impl Net {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let far = Far::joined("near0", MAC, "192.0.2.1/24");
+        // The system's resolver reads one path only: this thread sees another file there.
+        unshare(CloneFlags::CLONE_NEWNS).expect("root");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+        fs::write(dir.path().join("resolv.conf"), "").expect("written");
+        mount(Some(&dir.path().join("resolv.conf")), "/etc/resolv.conf", none, MsFlags::MS_BIND, none)
+            .expect("mounted");
+        Self { dir, far }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The real one; returns its CA's fingerprint.
+    fn controller(&self) -> [u8; 32] {
+        self.controller_at(SocketAddr::from(([192, 0, 2, 1], 8443)), URL)
+    }
+
+    fn controller_at(&self, listen: SocketAddr, url: &'static str) -> [u8; 32] {
+        let (tell, told) = mpsc::channel();
+        let directory = self.path().to_owned();
+        self.far.run(move || {
+            // A thread made here is in the far namespace too, and ends with the test's process.
+            thread::spawn(move || serve(&directory, listen, url, &tell));
+        });
+        told.recv_timeout(Duration::from_secs(20)).expect("the controller starts")
+    }
+
+    fn named_servers(&self, servers: &[&str]) {
+        let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        fs::write(self.path().join("resolv.conf"), text).expect("written");
+    }
+
+    fn examine(&self, controller: &str, pins: Vec<[u8; 32]>) -> NetworkReport {
+        self.with(controller, pins, |examination| examination)
+    }
+
+    fn with(
+        &self,
+        controller: &str,
+        pins: Vec<[u8; 32]>,
+        change: impl FnOnce(Examination) -> Examination,
+    ) -> NetworkReport {
+        let examination = change(Examination {
+            roots: Roots::live(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            controller: Some(controller.to_owned()),
+            pins,
+            nic: None,
+            expects_dhcp: true,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let before = configuration();
+        let report = runtime.block_on(examination.run()).expect("looked at");
+        assert!(report.took_ms < 20_000, "{} ms", report.took_ms);
+        assert_eq!(before, configuration(), "nothing may be changed by looking");
+        println!("{}", screen(&report));
+        report
+    }
+}
+
+/// What a look must leave as it is: addresses, routes, MTUs. What the kernel does by itself as a link comes up, and
+/// lifetimes that count down, are left out.
+fn configuration() -> String {
+    let mut text = String::new();
+    for what in ["-o addr show", "route show", "-6 route show"] {
+        let shown = netns::shown(what);
+        for line in shown.lines().filter(|line| !line.contains("fe80::") && !line.contains("multicast")) {
+            text.push_str(line.split("valid_lft").next().unwrap_or(line).split(" expires").next().unwrap_or(line));
+            text.push('\n');
+        }
+    }
+    for line in netns::shown("-o link show").lines() {
+        text.push_str(line.split("> ").nth(1).and_then(|rest| rest.split(" qdisc").next()).unwrap_or(line));
+        text.push('\n');
+    }
+    text
+}
+
+fn serve(directory: &Path, listen: SocketAddr, url: &str, tell: &mpsc::Sender<[u8; 32]>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (data, boot_files) = (directory.join("controller"), directory.join("boot"));
+    fs::create_dir(&boot_files).expect("made");
+    runtime.block_on(async {
+        let server = Server::start(Settings {
+            data,
+            listen,
+            boot_listen: SocketAddr::new(listen.ip(), 8080),
+            url: Some(url.to_owned()),
+            boot_url: None,
+            boot_files,
+            ssh_keys: Vec::new(),
+        });
+        let server = server.await.expect("it starts");
+        tell.send(sha256(server.state.service.ca.certificate())).expect("somebody waits");
+        // It ends with the test's process.
+        server.run(std::future::pending()).await.expect("it serves");
+    });
+}
+
+#[track_caller]
+fn expect(report: &NetworkReport, check: CheckKind, verdict: Verdict, text: &str) {
+    let found: Vec<_> = report.checks.iter().filter(|c| c.check == check).collect();
+    assert!(
+        found.iter().any(|c| c.verdict == verdict && c.text.contains(text)),
+        "no {} {} with {text:?} among {found:#?}",
+        verdict.word(),
+        check.name()
+    );
+    if verdict >= Verdict::Warning {
+        assert!(
+            found.iter().all(|c| c.verdict < Verdict::Warning || !c.advice.is_empty()),
+            "without advice: {found:?}"
+        );
+    }
+}
+
+/// What changes from run to run is left out.
+fn steady(text: &str) -> String {
+    let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    for at in 0..words.len() {
+        let next = words.get(at + 1).cloned().unwrap_or_default();
+        let is_count =
+            ["ms", "untagged", "bad", "packets", "dropped", "times"].iter().any(|unit| next.starts_with(unit));
+        let word = words[at].trim_start_matches(['(', '[']).to_owned();
+        let is_date = word.len() == 10 && word.bytes().filter(|b| *b == b'-').count() == 2;
+        let is_seconds = next.starts_with("s\n") && word.contains('.');
+        if (is_count && word.bytes().all(|b| b.is_ascii_digit())) || is_date || is_seconds {
+            words[at] = words[at].replace(&word, "N");
+        }
+    }
+    words.join(" ")
+}
+
+#[test]
+fn a_sound_network_is_all_well() {
+    isolated(|| {
+        let net = Net::new();
+        let option = ["--port=53", NAME, "--dhcp-option=option:dns-server,192.0.2.1", "--dhcp-option=42,192.0.2.9"];
+        let _server = net.far.dnsmasq(net.path(), &option);
+        let pin = net.controller();
+        let config = NetConfig { resolv_conf: "/etc/resolv.conf".into(), ipv6: Ipv6::Off, ..NetConfig::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _kept = runtime.block_on(bring_up(&config, |line| println!("{line}"))).expect("an address");
+        let report = net.examine(URL, vec![pin]);
+        let host = nix::unistd::gethostname().expect("a name").into_string().expect("text");
+        insta::assert_snapshot!("sound", steady(&screen(&report).replace(&host, "HOST")));
+        assert_eq!(report.exit_code(), 0);
+        let text = serde_json::to_string(&report).expect("JSON");
+        assert_eq!(serde_json::from_str::<NetworkReport>(&text).expect("its own text"), report);
+        let offer = &report.checks.iter().find(|c| c.check == CheckKind::Dhcp).expect("looked at").facts["offers"][0];
+        assert_eq!((offer["server"].as_str(), offer["ntp"][0].as_str()), (Some("192.0.2.1"), Some("192.0.2.9")));
+        assert_eq!(
+            fs::read_to_string(net.path().join("leases")).expect("kept").lines().count(),
+            1,
+            "no second lease is taken"
+        );
+    });
+}
+
+#[test]
+fn a_wrong_pin_is_shown_with_what_was_shown() {
+    isolated(|| {
+        let net = Net::new();
+        let pin = net.controller();
+        ip("addr add 192.0.2.20/24 dev near0");
+        ip("link set near0 up");
+        let report = net.with("https://192.0.2.1:8443", vec![[0x5a; 32]], |e| Examination { expects_dhcp: false, ..e });
+        expect(&report, CheckKind::Dhcp, Verdict::Skipped, "set by hand");
+        expect(&report, CheckKind::Tcp, Verdict::Ok, "connected");
+        expect(&report, CheckKind::Tls, Verdict::Failed, &speediso_model::plan::hex(&pin));
+        expect(&report, CheckKind::Http, Verdict::Skipped, "nothing is said");
+        expect(&report, CheckKind::Clock, Verdict::Skipped, "nothing is said");
+        assert_eq!(report.exit_code(), 2);
+        assert!(screen(&report).contains("Begin with: tls"), "{}", screen(&report));
+        // Without a pin nothing is refused and nothing is trusted.
+        let report = net.with("https://192.0.2.1:8443", vec![], |e| Examination { expects_dhcp: false, ..e });
+        expect(&report, CheckKind::Tls, Verdict::Warning, &speediso_model::plan::hex(&pin));
+        expect(&report, CheckKind::Http, Verdict::Skipped, "nothing is said");
+    });
+}
+
+#[test]
+fn no_dhcp_on_a_trunk_says_which_vlans_there_are() {
+    isolated(|| {
+        let net = Net::new();
+        ip("link set near0 up");
+        net.far.run(|| {
+            thread::spawn(|| {
+                let index = nix::net::if_::if_nametoindex("far0").expect("there");
+                let ether = Ether::open(index).expect("root");
+                // From a neighbour in VLAN 100, priority 3, and one in 200.
+                for id in [0x6064u16, 0x00c8].iter().cycle().take(60) {
+                    let mut frame = [0xff_u8; 6].to_vec();
+                    frame.extend([2, 0, 0, 0, 0, 0x77, 0x81, 0x00]);
+                    frame.extend(id.to_be_bytes());
+                    frame.extend([0x08, 0x06]);
+                    frame.extend([0; 46]);
+                    ether.send(&frame).expect("sent");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            });
+        });
+        let report = net.examine(URL, vec![]);
+        expect(&report, CheckKind::Vlans, Verdict::Warning, "tagged for 100, 200");
+        expect(&report, CheckKind::Dhcp, Verdict::Failed, "no server answers");
+        expect(&report, CheckKind::Address, Verdict::Failed, "no address");
+        expect(&report, CheckKind::Dns, Verdict::Failed, "no name server is known");
+        expect(&report, CheckKind::Tcp, Verdict::Failed, "has no address");
+        expect(&report, CheckKind::Tls, Verdict::Skipped, "no connection");
+        assert!(screen(&report).contains("speediso.vlan="), "{}", screen(&report));
+    });
+}
+
+#[test]
+fn a_second_dhcp_server_is_named() {
+    isolated(|| {
+        let net = Net::new();
+        ip("addr add 192.0.2.20/24 dev near0");
+        ip("link set near0 up");
+        net.far.responder(|request| {
+            vec![
+                netns::reply(request, 2, [192, 0, 2, 1], [192, 0, 2, 66], &[&[3, 4, 192, 0, 2, 1]]),
+                netns::reply(request, 2, [192, 0, 2, 9], [10, 0, 0, 7], &[&[3, 4, 10, 0, 0, 1]]),
+                // No address for a machine: said, not offered.
+                netns::reply(request, 2, [192, 0, 2, 8], [127, 0, 0, 1], &[]),
+            ]
+        });
+        let report = net.examine("https://192.0.2.1:1", vec![]);
+        expect(&report, CheckKind::Dhcp, Verdict::Warning, "2 servers answer: 192.0.2.1 (");
+        expect(&report, CheckKind::Dhcp, Verdict::Warning, "of different networks, 192.0.2.66 and 10.0.0.7");
+        expect(&report, CheckKind::Tcp, Verdict::Failed, "refused");
+        expect(&report, CheckKind::Dns, Verdict::Skipped, "by address");
+    });
+}
+
+#[test]
+fn a_gateway_that_is_not_there_and_an_address_that_is_twice() {
+    isolated(|| {
+        let net = Net::new();
+        net.far.run(|| ip("addr add 192.0.2.20/32 dev far0"));
+        ip("addr add 192.0.2.20/24 dev near0");
+        ip("link set near0 up");
+        ip("route add default via 192.0.2.254");
+        let report = net.examine("https://198.51.100.7:8443", vec![]);
+        expect(&report, CheckKind::Address, Verdict::Failed, "192.0.2.20 is also at ");
+        expect(&report, CheckKind::Gateway, Verdict::Failed, "nobody answers for this address");
+        expect(&report, CheckKind::Tcp, Verdict::Failed, "");
+        assert!(screen(&report).contains("Begin with: address near0"), "{}", screen(&report));
+    });
+}
+
+#[test]
+fn a_dead_name_server_and_one_that_says_otherwise() {
+    isolated(|| {
+        let net = Net::new();
+        let _server = net.far.dnsmasq(net.path(), &["--port=53", NAME]);
+        net.far.run(|| ip("addr add 192.0.2.2/24 dev far0"));
+        let other = tempfile::tempdir().expect("a directory");
+        let lies = ["--port=53", "--listen-address=192.0.2.2", "--address=/boot.example/192.0.2.66"];
+        ip("addr add 192.0.2.20/24 dev near0");
+        ip("link set near0 up");
+        // Nobody is there.
+        net.named_servers(&["192.0.2.99"]);
+        let report = net.examine(URL, vec![]);
+        expect(&report, CheckKind::Dns, Verdict::Failed, "does not answer");
+        expect(&report, CheckKind::Tcp, Verdict::Failed, "has no address");
+        drop(_server);
+        let _first = net.far.dnsmasq_plain(net.path(), &["--port=53", "--listen-address=192.0.2.1", NAME]);
+        let _second = net.far.dnsmasq_plain(other.path(), &lies);
+        net.named_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.99"]);
+        let report = net.examine(URL, vec![]);
+        expect(&report, CheckKind::Dns, Verdict::Warning, "boot.example is 192.0.2.66");
+        expect(&report, CheckKind::Dns, Verdict::Warning, "another server says otherwise");
+        expect(&report, CheckKind::Dns, Verdict::Warning, "does not answer");
+    });
+}
+
+#[test]
+fn packets_that_vanish_are_measured() {
+    isolated(|| {
+        let net = Net::new();
+        let pin = net.controller();
+        ip("addr add 192.0.2.20/24 dev near0");
+        ip("link set near0 up");
+        // The far end takes less than we send, and drops the rest without a word, as a switch does. The kernel leaves
+        // room for a VLAN tag on top.
+        net.far.run(|| ip("link set far0 mtu 1400"));
+        let report = net.examine("https://192.0.2.1:8443", vec![pin]);
+        expect(&report, CheckKind::PathMtu, Verdict::Failed, "packets above 1404 bytes vanish without a word");
+        expect(&report, CheckKind::Gateway, Verdict::Skipped, "none is set");
+    });
+}
+
+#[test]
+fn no_link_is_the_first_thing_that_is_wrong() {
+    isolated(|| {
+        let net = Net::new();
+        ip("link set near0 up");
+        net.far.run(|| ip("link set far0 down"));
+        let report = net.examine("https://192.0.2.1:8443", vec![]);
+        expect(&report, CheckKind::Link, Verdict::Failed, "no link");
+        expect(&report, CheckKind::Tcp, Verdict::Failed, "");
+        assert!(screen(&report).contains("Begin with: link near0"), "{}", screen(&report));
+    });
+}
+
+/// The controller has an IPv6 address only, and the machine too.
+#[test]
+fn a_network_without_ipv4_leads_to_the_controller() {
+    isolated(|| {
+        let net = Net::new();
+        net.far.run(|| ip("addr add 2001:db8::1/64 dev far0 nodad"));
+        let ra = ["--enable-ra", "--dhcp-range=2001:db8::,ra-only,64,1h"];
+        let _server = net.far.dnsmasq_with(net.path(), &ra);
+        let url = "https://[2001:db8::1]:8443";
+        let pin = net.controller_at(SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 8443)), url);
+        let config = NetConfig { resolv_conf: "/etc/resolv.conf".into(), ipv6: Ipv6::Only, ..NetConfig::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _kept = runtime.block_on(bring_up(&config, |line| println!("{line}"))).expect("an address");
+        let report = net.with(url, vec![pin], |e| Examination { expects_dhcp: false, ..e });
+        expect(&report, CheckKind::Ipv6, Verdict::Ok, "advertises 2001:db8::/64");
+        expect(&report, CheckKind::Gateway, Verdict::Ok, "");
+        expect(&report, CheckKind::PathMtu, Verdict::Ok, "packets of 1500 bytes get through");
+        expect(&report, CheckKind::Http, Verdict::Ok, "its time is signed");
+        assert_eq!(report.exit_code(), 0, "{report:#?}");
+    });
+}
