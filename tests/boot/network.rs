@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use speediso_lab::{Chain, Dhcp, Lab, Site};
+use speediso_lab::{Chain, Dhcp, Lab, Site, tool};
 use speediso_model::node::NodeState;
 use speediso_tests::{BOOT, Ramdisk, SOON, TestDisk, boot_words, code_on_console, programs};
 
@@ -35,14 +35,28 @@ fn a_machine_with_a_wrong_clock_waits_for_dhcp_and_for_the_controller() {
         .power_on(&lab)
         .unwrap();
     machine.wait_for("no-dhcp", BOOT).unwrap();
+    // Looked at by itself: what failed, and what to do.
+    machine.wait_for("FAIL dhcp", SOON).unwrap();
+    machine.wait_for("Begin with: dhcp eth0", SOON).unwrap();
     lab.set_dhcp(&Dhcp::default()).unwrap();
     machine.wait_for("controller-unreachable", SOON).unwrap();
+    machine.wait_for("FAIL tcp", SOON).unwrap();
     site.start_controller().unwrap();
     let node = site.wait_machine("WAITS", "pending", SOON, |node| node.code.is_some()).unwrap();
     let code = code_on_console(machine.serial()).unwrap();
     site.json::<serde_json::Value>(&["approve", &node.id.to_string(), "--code", &code]).unwrap();
     let node = site.wait_machine("WAITS", "manageable", SOON, |node| node.state == NodeState::Manageable).unwrap();
     assert!(node.online);
+    // What was found out before there was a controller is told afterwards.
+    let begun = Instant::now();
+    loop {
+        let events = tool::run(&mut site.cli(["events", "--node", &node.id.to_string()])).unwrap();
+        if events.contains("network looked at") && events.contains("no server answers") {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "{events}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
     drop(machine);
     disk.assert_untouched().unwrap();
 }

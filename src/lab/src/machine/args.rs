@@ -106,7 +106,16 @@ pub(super) fn build(spec: &MachineSpec, plug: &Plug, places: &Places<'_>) -> Res
 
 fn add_nic(args: &mut Args, spec: &MachineSpec, plug: &Plug) {
     args.add("-netdev", format!("tap,id=net0,ifname={},script=no,downscript=no", plug.tap));
-    let mut nic = format!("{},id=nic0,netdev=net0,mac={}", spec.nic, plug.mac);
+    let mut port = "net0";
+    if let Some(mac) = &spec.second_mac {
+        // Both and the tap device at a hub inside of QEMU.
+        args.add("-netdev", "hubport,id=uplink,hubid=0,netdev=net0");
+        args.add("-netdev", "hubport,id=port0,hubid=0");
+        args.add("-netdev", "hubport,id=port1,hubid=0");
+        args.add("-device", format!("{},id=nic1,netdev=port1,mac={mac}", spec.nic));
+        port = "port0";
+    }
+    let mut nic = format!("{},id=nic0,netdev={port},mac={}", spec.nic, plug.mac);
     if matches!(spec.start, Start::Network) {
         nic.push_str(",bootindex=1");
     }

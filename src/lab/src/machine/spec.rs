@@ -142,6 +142,7 @@ pub struct MachineSpec {
     pub(super) disks: Vec<Disk>,
     pub(super) nic: String,
     pub(super) mac: Option<String>,
+    pub(super) second_mac: Option<String>,
     pub(super) smbios: Smbios,
     pub(super) rtc: Option<String>,
     pub(super) start: Start,
@@ -162,6 +163,7 @@ impl MachineSpec {
             disks: Vec::new(),
             nic: "virtio-net-pci".to_owned(),
             mac: None,
+            second_mac: None,
             smbios: Smbios {
                 manufacturer: "Speediso".to_owned(),
                 product: "Laboratory machine".to_owned(),
@@ -218,6 +220,13 @@ impl MachineSpec {
     #[must_use]
     pub fn mac(mut self, mac: &str) -> Self {
         self.mac = Some(mac.to_owned());
+        self
+    }
+
+    /// A second NIC of the same model, at the same switch.
+    #[must_use]
+    pub fn second_nic(mut self, mac: &str) -> Self {
+        self.second_mac = Some(mac.to_owned());
         self
     }
 
