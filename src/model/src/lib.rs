@@ -22,6 +22,7 @@ pub mod hints;
 pub mod id;
 pub mod image;
 pub mod inventory;
+pub mod latency;
 pub mod layout;
 pub mod lldp;
 pub mod log;
