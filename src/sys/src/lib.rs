@@ -27,6 +27,7 @@ mod ioctl;
 pub mod ipmi;
 pub mod kernel_log;
 pub mod lend;
+pub mod link;
 mod live;
 pub mod lldp;
 pub mod machine_check;

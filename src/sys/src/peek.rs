@@ -11,6 +11,7 @@ use speediso_model::plan::DiskIdentity;
 
 use crate::disks;
 use crate::inflight;
+use crate::ioctl;
 use crate::roots::Roots;
 
 /// A disk opened for reading only. Whoever acts on what was seen looks again at what it has claimed.
@@ -42,6 +43,13 @@ impl Peek {
     #[must_use]
     pub fn disk(&self) -> &Disk {
         &self.disk
+    }
+
+    /// Whether the descriptor still leads to the disk it was opened for, whole.
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        ioctl::size_in_bytes(&self.file).is_ok_and(|size| size == self.disk.size.0)
+            && ioctl::disk_sequence(&self.file) == self.disk.diskseq
     }
 
     /// For questions only, see [`crate::passthrough`].

@@ -36,6 +36,9 @@ pub(super) const READ_LOG_EXT: u8 = 0x2f;
 
 const SECTOR: u64 = 512;
 
+/// In the address of every SMART command.
+const SMART_KEY: u64 = 0xc2_4f00;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SanitizeAction {
     Crypto,
@@ -384,22 +387,34 @@ pub fn open_native(device: &dyn Passthrough) -> Result<Bytes, CommandError> {
     Ok(Bytes(bytes))
 }
 
+/// The 512 bytes of SMART READ DATA: attributes, and how the last self-test stands.
+pub(super) fn smart_data(device: &dyn Passthrough) -> Result<Vec<u8>, CommandError> {
+    let mut page = vec![0; 512];
+    let fields = Fields { feature: SMART_READ_DATA, count: 1, lba: SMART_KEY, ..Fields::default() };
+    send(device, "ATA SMART READ DATA", SMART, fields, Data::In(&mut page), SOON)?;
+    Ok(page)
+}
+
+/// SMART EXECUTE OFF-LINE IMMEDIATE: begins a self-test, which goes on beside other commands.
+pub(super) fn begin_self_test(device: &dyn Passthrough, subcommand: u8) -> Result<(), CommandError> {
+    const EXECUTE_OFF_LINE: u16 = 0xd4;
+    let fields = Fields { feature: EXECUTE_OFF_LINE, lba: SMART_KEY | u64::from(subcommand), ..Fields::default() };
+    send(device, "ATA SMART self-test", SMART, fields, Data::None, SOON).map(drop)
+}
+
 /// SMART status and the attributes that every maker counts alike.
 ///
 /// # Errors
 /// When no answer can be had.
 pub fn health(device: &dyn Passthrough) -> Result<Health, CommandError> {
-    const KEY: u64 = 0xc2_4f00;
     let identity = identify(device)?;
     if !identity.has_smart() {
         return Ok(Health::default());
     }
-    let fields = |feature| Fields { feature, lba: KEY, ..Fields::default() };
+    let fields = |feature| Fields { feature, lba: SMART_KEY, ..Fields::default() };
     let status = send(device, "ATA SMART RETURN STATUS", SMART, fields(SMART_RETURN_STATUS), Data::None, SOON).ok();
-    let mut page = vec![0; 512];
-    let reading = Fields { count: 1, ..fields(SMART_READ_DATA) };
-    let name = "ATA SMART READ DATA";
-    let read = send(device, name, SMART, reading, Data::In(&mut page), SOON).is_ok();
+    let page = smart_data(device);
+    let (read, page) = (page.is_ok(), page.unwrap_or_else(|_| vec![0; 512]));
     let raw = |id: u8| {
         let found = page[2..362].chunks_exact(12).find(|a| a[0] == id).filter(|_| read);
         found.map(|a| u64::from_le_bytes([a[5], a[6], a[7], a[8], a[9], a[10], 0, 0]))

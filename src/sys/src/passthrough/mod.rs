@@ -13,8 +13,10 @@ pub mod opal;
 pub mod questions;
 pub mod scsi;
 mod scsi_log;
+pub mod self_test;
 mod sense;
 mod smart;
+pub mod wear;
 
 use std::io;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use super::{CommandError, Data, Declining, NvmeCommand, Passthrough, SOON, le16,
 pub(super) const GET_LOG_PAGE: u8 = 0x02;
 pub(super) const IDENTIFY: u8 = 0x06;
 pub(super) const NAMESPACE_MANAGEMENT: u8 = 0x0d;
+pub(super) const DEVICE_SELF_TEST: u8 = 0x14;
 pub(super) const NAMESPACE_ATTACHMENT: u8 = 0x15;
 pub(super) const FORMAT_NVM: u8 = 0x80;
 pub(super) const SECURITY_SEND: u8 = 0x81;
@@ -56,6 +57,11 @@ impl Controller {
     #[must_use]
     pub fn can_format(&self) -> bool {
         self.optional_commands & (1 << 1) != 0
+    }
+
+    #[must_use]
+    pub fn tests_itself(&self) -> bool {
+        self.optional_commands & (1 << 4) != 0
     }
 
     #[must_use]
