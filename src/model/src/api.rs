@@ -31,6 +31,7 @@ pub mod path {
     pub const START: &str = "/v1/agent/runs/{run}/start";
     pub const END: &str = "/v1/agent/runs/{run}/end";
     pub const SHARE: &str = "/v1/agent/share";
+    pub const PAIR: &str = "/v1/agent/runs/{run}/pair";
 
     /// What a capture that was begun sends to the image store. The manifest, last, makes an image of it.
     pub const CAPTURE_DATA: &str = "/v1/agent/runs/{run}/capture/data";
@@ -69,6 +70,8 @@ pub mod path {
     pub const CERTIFICATE_KEYS: &str = "/v1/certificates/keys";
     pub const CERTIFICATE_POLICY: &str = "/v1/certificates/policy";
     pub const ORDER_CERTIFICATE: &str = "/v1/orders/{order}/certificate";
+    /// Reports of its burn-ins, newest first.
+    pub const NODE_BURN_INS: &str = "/v1/nodes/{node}/burn-ins";
     pub const NODE_DISKS: &str = "/v1/nodes/{node}/disks";
     pub const NODE_DISK_GONE: &str = "/v1/nodes/{node}/disks/gone";
     pub const OPENAPI: &str = "/v1/openapi.json";

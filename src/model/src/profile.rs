@@ -70,7 +70,7 @@ impl Profile {
             Self::Wipe => self.read::<WipeParameters>(parameters)?.expand(),
             Self::Decommission => self.read::<DecommissionParameters>(parameters)?.expand(),
             Self::Lininstall => self.read::<LininstallParameters>(parameters)?.expand(),
-            Self::BurnIn => self.read::<BurnInParameters>(parameters)?.expand(),
+            Self::BurnIn => self.read::<BurnInParameters>(parameters)?.expand()?,
         };
         tasks.iter().try_for_each(Task::validate)?;
         Ok(tasks)
@@ -166,6 +166,9 @@ pub struct BurnInParameters {
     /// A shipped one by its name, or a whole one.
     #[serde(default = "quick")]
     pub scenario: ScenarioChoice,
+    /// Restarts afterwards, each with a look at the hardware: it must come back, and be what it was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reboots: u16,
     /// Afterwards; the live system stays up when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<PowerAction>,
@@ -175,10 +178,28 @@ fn quick() -> ScenarioChoice {
     ScenarioChoice::Named("quick".into())
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(n: &u16) -> bool {
+    *n == 0
+}
+
 impl BurnInParameters {
-    fn expand(self) -> Vec<Task> {
-        let burn_in = Task::BurnIn(BurnInTask { scenario: self.scenario });
-        std::iter::once(burn_in).chain(self.then.map(|action| Task::Power(PowerTask { action }))).collect()
+    /// More would make an order that nobody reads.
+    const MOST_REBOOTS: u16 = 200;
+
+    fn expand(self) -> Result<Vec<Task>, Fault> {
+        if self.reboots > Self::MOST_REBOOTS {
+            let message = format!("reboots: more than {}", Self::MOST_REBOOTS);
+            return Err(Fault::new(FaultCode::TaskInvalid, message));
+        }
+        let mut tasks = vec![Task::BurnIn(BurnInTask { scenario: self.scenario })];
+        for _ in 0..self.reboots {
+            tasks.push(Task::Power(PowerTask { action: PowerAction::Reboot }));
+            // Without a look after the last one nobody would know whether it came back.
+            tasks.push(Task::Inventory(InventoryTask::default()));
+        }
+        tasks.extend(self.then.map(|action| Task::Power(PowerTask { action })));
+        Ok(tasks)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Every measurement that the steps of ours yield. A limit on any other name is a mistake of the scenario.
 
+use super::disk::DISK;
 use super::limit::Limit;
 use super::measurement::unit;
+use super::network::NETWORK;
 use super::pattern::matches;
 use super::step::StepKind;
 
@@ -15,11 +17,11 @@ pub struct Known {
     pub default_max: Option<f64>,
 }
 
-const fn known(name: &'static str, unit: &'static str, meaning: &'static str) -> Known {
+pub(super) const fn known(name: &'static str, unit: &'static str, meaning: &'static str) -> Known {
     Known { name, unit, meaning, default_max: None }
 }
 
-const fn none_allowed(name: &'static str, meaning: &'static str) -> Known {
+pub(super) const fn none_allowed(name: &'static str, meaning: &'static str) -> Known {
     Known { name, unit: unit::COUNT, meaning, default_max: Some(0.0) }
 }
 
@@ -91,7 +93,9 @@ impl StepKind {
             Self::Command(_) | Self::StressNg(_) => PROGRAM,
             Self::Fio(_) => FIO,
             Self::Gpu(_) => GPU,
-            Self::Disk(_) | Self::Network(_) | Self::Pause(_) => &[],
+            Self::Disk(_) => DISK,
+            Self::Network(_) => NETWORK,
+            Self::Pause(_) => &[],
         }
     }
 
@@ -110,7 +114,6 @@ impl StepKind {
     pub(super) fn knows(&self, limit: &Limit) -> Result<(), String> {
         let own: Vec<String> = match self {
             // What these yield is in their parameters, or in what they print.
-            Self::Disk(_) | Self::Network(_) => return Ok(()),
             Self::StressNg(stress) => stress.metrics(),
             Self::Command(command) => match command.names() {
                 Some(names) => names,

@@ -5,19 +5,24 @@
 //! *report* keeps every number, so that it can be judged again, and compared with other machines, later.
 
 mod catalogue;
+mod disk;
 pub mod external;
 pub mod fleet;
 mod judge;
 mod limit;
 mod measurement;
+mod network;
+pub mod pairing;
 mod pattern;
 mod report;
 mod scenario;
 mod seconds;
 mod series;
 mod shipped;
+pub mod site;
 mod step;
 mod verdict;
+pub mod words;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,18 +33,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use self::catalogue::{COMMON, Known};
+pub use self::disk::{DiskSelfTest, DiskStep};
 pub use self::judge::judge;
 pub use self::limit::{Limit, LimitFrom};
 pub use self::measurement::{DeviceMap, Distribution, Measurement, unit};
+pub use self::network::{DEFAULT_PORT, NetworkRole, NetworkStep};
 pub use self::pattern::matches;
 pub use self::report::{BurnInReport, StepReport};
 pub use self::scenario::{Entry, Parallel, Scenario};
 pub use self::seconds::Seconds;
 pub use self::series::Series;
 pub use self::shipped::{SHIPPED, shipped};
-pub use self::step::{
-    CpuStep, DiskStep, MemoryPattern, MemoryStep, NetworkRole, NetworkStep, PauseStep, SensorsStep, Step, StepKind,
-};
+pub use self::step::{CpuStep, MemoryPattern, MemoryStep, PauseStep, SensorsStep, Step, StepKind};
 pub use self::verdict::{Breach, Verdict, Worst};
 
 /// Carries a scenario out on this machine.
@@ -108,7 +113,7 @@ impl BurnInTask {
         self.scenario().map_or(true, |scenario| scenario.steps().any(Step::is_destructive))
     }
 
-    /// Hides what may be secret: the environment of commands.
+    /// Hides what may be secret: the environment of commands, and what opens a port to a partner.
     pub(crate) fn redact(&mut self) {
         if let ScenarioChoice::Inline(scenario) = &mut self.scenario {
             scenario.redact();

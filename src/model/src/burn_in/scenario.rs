@@ -129,10 +129,14 @@ impl Scenario {
             Entry::One(step) => std::slice::from_mut(&mut **step).iter_mut(),
         });
         for step in steps {
-            if let StepKind::Command(command) = &mut step.kind {
-                for value in command.environment.values_mut() {
-                    *value = format!("({} bytes, not shown)", value.len());
+            match &mut step.kind {
+                StepKind::Command(command) => {
+                    for value in command.environment.values_mut() {
+                        *value = format!("({} bytes, not shown)", value.len());
+                    }
                 }
+                StepKind::Network(network) => network.redact(),
+                _ => {}
             }
         }
     }

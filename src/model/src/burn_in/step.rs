@@ -5,11 +5,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::disk::DiskStep;
 use super::external::{CommandStep, FioStep, GpuStep, StressNgStep};
 use super::limit::Limit;
+use super::network::NetworkStep;
 use super::seconds::Seconds;
 use crate::units::Bytes;
-use crate::wipe::WipeTargets;
 
 /// On the wire one flat object: `{"step": "cpu", "duration": "30m", "limits": [...], ...}`.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
@@ -120,40 +121,6 @@ pub struct MemoryStep {
     /// Ends after so many passes through all patterns, should the duration be longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passes: Option<u32>,
-}
-
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DiskStep {
-    #[serde(default = "all_disks")]
-    pub devices: WipeTargets,
-    /// DESTROYS DATA: writes patterns over the disks and reads them back. Without it disks are only read.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub verify_writes: bool,
-}
-
-fn all_disks() -> WipeTargets {
-    WipeTargets::AllDisks
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkRole {
-    Listen,
-    Connect,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkStep {
-    /// Address of the other side; whom the controller pairs it with when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partner: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<NetworkRole>,
-    /// MAC address of the interface; the one that was booted from when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -286,33 +253,6 @@ impl MemoryStep {
         }
         if self.passes == Some(0) {
             return Err("passes: 0 proves nothing".into());
-        }
-        Ok(())
-    }
-}
-
-impl DiskStep {
-    fn check(&self) -> Result<(), String> {
-        match &self.devices {
-            WipeTargets::Hints(hints) if hints.is_empty() => Err("devices: no disk is named".into()),
-            WipeTargets::Hints(hints) if hints.iter().any(crate::hints::RootDeviceHints::is_empty) => {
-                Err("devices: the root device hints are empty".into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl NetworkStep {
-    fn check(&self) -> Result<(), String> {
-        if self.partner.is_some() != self.role.is_some() {
-            return Err("partner and role need each other".into());
-        }
-        if let Some(partner) = self.partner.as_ref().filter(|p| p.parse::<std::net::IpAddr>().is_err()) {
-            return Err(format!("partner: {partner:?} is not an address"));
-        }
-        if let Some(mac) = self.interface.as_ref().filter(|m| crate::inventory::canonical_mac(m).is_none()) {
-            return Err(format!("interface: {mac:?} is not a MAC address"));
         }
         Ok(())
     }

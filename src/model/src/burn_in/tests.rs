@@ -54,8 +54,22 @@ fn mistakes_are_named_with_their_place() {
         (r#"{"step":"gpu","duration":"1m","memory":0}"#, "percent"),
         (r#"{"step":"gpu","duration":"1m","directory":"../x"}"#, "absolute"),
         (r#"{"step":"network","duration":"1m","partner":"192.0.2.1"}"#, "role"),
-        (r#"{"step":"network","duration":"1m","partner":"somebody","role":"listen"}"#, "somebody"),
+        (
+            r#"{"step":"network","duration":"1m","partner":"somebody","role":"listen","secret":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+            "somebody",
+        ),
+        (
+            r#"{"step":"network","duration":"1m","partner":"192.0.2.1","role":"listen","secret":"hunter2"}"#,
+            "64 hexadecimal",
+        ),
+        (r#"{"step":"network","duration":"1m","port":80}"#, "port"),
+        (r#"{"step":"network","duration":"1m","streams":0}"#, "streams"),
         (r#"{"step":"disk","duration":"1m","devices":{"hints":[{}]}}"#, "hints"),
+        (r#"{"step":"disk","duration":"1m","share":0}"#, "share"),
+        (r#"{"step":"disk","duration":"1m","share":50,"verify_writes":true}"#, "whole disk"),
+        (r#"{"step":"disk","duration":"1m","queue_depth":100}"#, "queue_depth"),
+        (r#"{"step":"disk","duration":"1m","self_test_within":"1h"}"#, "no self_test"),
+        (r#"{"step":"disk","duration":"1m","limits":[{"measurement":"disk.speed","min":1}]}"#, "yields no"),
     ];
     for (step, word) in cases {
         let error = Scenario::parse(&with(step)).expect_err(step);
