@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use speediso_model::burn_in::{Limit, Scenario, Step, StepReport, Verdict, judge};
 use speediso_model::fault::Fault;
 use speediso_model::outcome::DeviceResult;
+use speediso_model::plan::PlannedDevice;
 
 use super::guard::Guard;
 use super::live::{Live, Stop};
@@ -42,6 +43,7 @@ pub(super) struct Ran {
 /// When a step cannot be made ready; nothing was begun then.
 pub(super) fn carry_out(
     scenario: &Scenario,
+    permitted: &[PlannedDevice],
     record: &mut Record,
     ctx: &TaskCtx,
     meddler: &Arc<dyn Meddler>,
@@ -64,7 +66,8 @@ pub(super) fn carry_out(
             record.end(n, &group, ctx);
             group
         } else {
-            let group = run_group(steps, &works, scenario.stop_on_first_fault, record.begun_again(n), ctx);
+            let (stops, again) = (scenario.stop_on_first_fault, record.begun_again(n));
+            let group = run_group(steps, &works, permitted, stops, again, ctx);
             if ctx.cancel.is_cancelled() {
                 ended = Some("the task was cancelled before it".into());
             } else if scenario.stop_on_first_fault
@@ -88,6 +91,7 @@ pub(super) fn carry_out(
 fn run_group(
     steps: &[Step],
     works: &[Box<dyn Work>],
+    permitted: &[PlannedDevice],
     stop_on_first_fault: bool,
     again: bool,
     ctx: &TaskCtx,
@@ -96,7 +100,8 @@ fn run_group(
     for step in steps {
         ctx.reporter.step_began(step.title());
     }
-    let lives: Vec<Live<'_>> = steps.iter().map(|step| Live::new(ctx, step, &stop, stop_on_first_fault)).collect();
+    let lives: Vec<Live<'_>> =
+        steps.iter().map(|step| Live::new(ctx, step, permitted, &stop, stop_on_first_fault)).collect();
     let guard = Guard::set(&ctx.roots);
     let began = Timestamp::now();
     let (found, seen) = thread::scope(|scope| {

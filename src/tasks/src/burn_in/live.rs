@@ -1,11 +1,13 @@
 //! What a working step knows of the world: how long it has, who stops it, and whom it tells.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use speediso_model::burn_in::Step;
+use speediso_model::plan::PlannedDevice;
 
 use crate::ctx::{Cancel, ProgressUpdate, TaskCtx};
 
@@ -29,6 +31,8 @@ const TOLD: usize = 8;
 pub(crate) struct Live<'a> {
     pub(crate) ctx: &'a TaskCtx,
     pub(crate) step: &'a Step,
+    /// The disks of the plan whose start was permitted: no step writes to any other.
+    pub(crate) permitted: &'a [PlannedDevice],
     began: Instant,
     stop: &'a Stop,
     stops: bool,
@@ -41,10 +45,17 @@ impl<'a> Live<'a> {
     const POLL: Duration = Duration::from_millis(50);
     const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
-    pub(super) fn new(ctx: &'a TaskCtx, step: &'a Step, stop: &'a Stop, stop_on_first_fault: bool) -> Self {
+    pub(super) fn new(
+        ctx: &'a TaskCtx,
+        step: &'a Step,
+        permitted: &'a [PlannedDevice],
+        stop: &'a Stop,
+        stop_on_first_fault: bool,
+    ) -> Self {
         Self {
             ctx,
             step,
+            permitted,
             began: Instant::now(),
             stop,
             stops: stop_on_first_fault,
@@ -89,6 +100,26 @@ impl<'a> Live<'a> {
             thread::sleep(left.min(Self::POLL));
         }
         false
+    }
+
+    /// Does work that knows only how to be cancelled: whatever cuts the step short cancels it.
+    pub(crate) fn following<T>(&self, work: impl FnOnce(&TaskCtx) -> T) -> T {
+        let ctx = TaskCtx { cancel: Cancel::default(), ..self.ctx.clone() };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if self.cut_short().is_some() {
+                        return ctx.cancel.cancel();
+                    }
+                    thread::sleep(Self::POLL);
+                }
+            });
+            let result = catch_unwind(AssertUnwindSafe(|| work(&ctx)));
+            // Also when it panicked: the scope waits for whoever watches.
+            done.store(true, Ordering::Relaxed);
+            result.unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Something is broken: told at once, and the end of all if the scenario says so.

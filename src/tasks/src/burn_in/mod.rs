@@ -7,12 +7,14 @@
 
 mod command;
 mod cpu;
+mod disk;
 mod engine;
 mod external;
 mod guard;
 mod live;
 pub mod meddle;
 mod memory;
+mod network;
 mod pause;
 mod record;
 mod sensors;
@@ -65,13 +67,13 @@ pub fn execute_meddled(
     meddler: &Arc<dyn Meddler>,
 ) -> TaskResult {
     let unchanged = |fault| TaskResult::failed(KIND, Outcome::FailedUnchanged, fault);
-    let held = plan(task, &ctx.unprobed()).and_then(|plan| hold_to(expected, &plan));
-    let scenario = match held.and_then(|()| scenario(task)) {
-        Ok(scenario) => scenario,
+    let held = plan(task, &ctx.unprobed()).and_then(|plan| hold_to(expected, &plan).map(|()| plan.devices));
+    let (permitted, scenario) = match held.and_then(|permitted| Ok((permitted, scenario(task)?))) {
+        Ok(ready) => ready,
         Err(fault) => return unchanged(fault),
     };
     let mut record = Record::take_up(&scenario, ctx);
-    let ran = match carry_out(&scenario, &mut record, ctx, meddler) {
+    let ran = match carry_out(&scenario, &permitted, &mut record, ctx, meddler) {
         Ok(ran) => ran,
         Err(fault) => return unchanged(fault),
     };

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use speediso_model::burn_in::{Measurement, Step, StepKind};
-use speediso_model::fault::{Fault, FaultCode};
+use speediso_model::fault::Fault;
 use speediso_model::outcome::DeviceResult;
 use speediso_model::plan::PlannedDevice;
 
 use super::live::Live;
 use super::meddle::Meddler;
-use super::{command, cpu, external, memory, pause, sensors};
+use super::{command, cpu, disk, external, memory, network, pause, sensors};
 use crate::ctx::TaskCtx;
 
 /// A step that is ready to work.
@@ -72,11 +72,7 @@ pub(super) fn of(step: &Step, meddler: &Arc<dyn Meddler>) -> Result<Box<dyn Work
         StepKind::StressNg(kind) => Box::new(external::StressNg::new(kind.clone())),
         StepKind::Gpu(kind) => Box::new(external::Gpu::new(kind.clone())),
         StepKind::Pause(_) => Box::new(pause::Pause),
-        StepKind::Disk(_) | StepKind::Network(_) => {
-            return Err(Fault::new(
-                FaultCode::Unsupported,
-                format!("burn_in: this build has no step {}; nothing of the scenario was begun", step.kind.word()),
-            ));
-        }
+        StepKind::Disk(kind) => Box::new(disk::Disks::new(kind.clone())),
+        StepKind::Network(kind) => Box::new(network::Network::new(kind.clone())),
     })
 }

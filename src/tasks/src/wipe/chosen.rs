@@ -7,9 +7,9 @@ use speediso_model::outcome::{DeviceResult, Outcome};
 use speediso_model::plan::DiskIdentity;
 use speediso_model::task::{RecordedDisk, WipeTargets, WipeTask};
 
-pub(super) fn choose_disks<'a>(task: &WipeTask, all: &'a [Disk]) -> Result<Vec<&'a Disk>, Fault> {
+pub(crate) fn choose_disks<'a>(devices: &WipeTargets, all: &'a [Disk]) -> Result<Vec<&'a Disk>, Fault> {
     let mut chosen: Vec<&Disk> = Vec::new();
-    match &task.devices {
+    match devices {
         WipeTargets::Hints(hints) => {
             for hint in hints {
                 let disk = hint.resolve(all)?;

@@ -11,9 +11,9 @@ use crate::ctx::TaskCtx;
 
 /// How large each request is and how many are under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Load {
-    pub(super) chunk: usize,
-    pub(super) depth: usize,
+pub(crate) struct Load {
+    pub(crate) chunk: usize,
+    pub(crate) depth: usize,
 }
 
 impl Load {
@@ -25,7 +25,7 @@ impl Load {
 
     /// Two requests keep a disk busy while the next is made, four also a fast one; with many disks they become smaller
     /// before they become fewer.
-    pub(super) fn for_disks(n: usize) -> Self {
+    pub(crate) fn for_disks(n: usize) -> Self {
         let each = Self::MEMORY / n.max(1);
         let chunk = (each / 2).clamp(Self::SMALLEST, Self::LARGEST).next_power_of_two();
         let chunk = if chunk > Self::LARGEST || 2 * chunk > each.max(2 * Self::SMALLEST) { chunk / 2 } else { chunk };
@@ -35,20 +35,20 @@ impl Load {
 
 /// A part of a disk that one request takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Piece {
-    pub(super) offset: u64,
-    pub(super) length: usize,
+pub(crate) struct Piece {
+    pub(crate) offset: u64,
+    pub(crate) length: usize,
 }
 
 /// All of `from..to`, piece by piece.
-pub(super) fn pieces(from: u64, to: u64, chunk: usize) -> impl Iterator<Item = Piece> + Send {
+pub(crate) fn pieces(from: u64, to: u64, chunk: usize) -> impl Iterator<Item = Piece> + Send {
     (from..to)
         .step_by(chunk)
         .map(move |offset| Piece { offset, length: usize::try_from(to - offset).map_or(chunk, |left| left.min(chunk)) })
 }
 
 /// Does `work` on every piece, `depth` of them at a time, and tells `done` of each. Ends at the first fault.
-pub(super) fn run(
+pub(crate) fn run(
     load: Load,
     pieces: impl Iterator<Item = Piece> + Send,
     ctx: &TaskCtx,

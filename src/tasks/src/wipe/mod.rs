@@ -10,11 +10,11 @@ mod areas;
 mod canary;
 mod chosen;
 mod erase;
-mod flow;
+pub(crate) mod flow;
 mod log;
 mod open;
 mod overwrite;
-mod pattern;
+pub(crate) mod pattern;
 pub(crate) mod probe;
 mod profile;
 mod report;
@@ -42,7 +42,8 @@ use speediso_sys::passthrough::Passthrough;
 use speediso_sys::peek::Peek;
 
 use self::canary::Planted;
-use self::chosen::{absent, choose_disks, lost_sight_of};
+pub(crate) use self::chosen::choose_disks;
+use self::chosen::{absent, lost_sight_of};
 use self::erase::Before;
 use self::flow::Load;
 use self::log::Log;
@@ -59,7 +60,7 @@ pub(crate) fn plan(task: &WipeTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
     let all = single::read_disks(ctx)?;
     let mut devices = Vec::new();
     let mut thaws = false;
-    for disk in choose_disks(task, &all)? {
+    for disk in choose_disks(&task.devices, &all)? {
         let seen = Peek::open(&ctx.roots, disk)?;
         thaws |= Opening::of(task, disk, &probe::abilities(disk, &seen)).thaws;
         devices.push(PlannedDevice {

@@ -1,17 +1,19 @@
-//! Bytes that are known, and different in every sector and in every run: the last pass of an overwrite, and canaries.
+//! Bytes that are known, and different in every sector and in every run: the last pass of an overwrite, canaries, and what
+//! a burn-in writes.
 //!
 //! Each 512 bytes begin with a magic, the run's seed and their own offset, and are filled from these. So a sector that
 //! was written elsewhere (a bad address line, a remapped or cached block), left from an older wipe, or not written at
 //! all does not pass for this one.
 
 /// A sector of the pattern, whatever the disk's own sector size is.
-pub(super) const UNIT: usize = 512;
+pub(crate) const UNIT: usize = 512;
 
 /// What the bytes are for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Overwrite,
     Canary,
+    BurnIn,
 }
 
 impl Kind {
@@ -19,20 +21,21 @@ impl Kind {
         match self {
             Self::Overwrite => b"SPDWIPE1",
             Self::Canary => b"SPDCANR1",
+            Self::BurnIn => b"SPDBURN1",
         }
     }
 }
 
 /// One run's pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Pattern {
-    pub(super) kind: Kind,
-    pub(super) seed: u64,
+pub(crate) struct Pattern {
+    pub(crate) kind: Kind,
+    pub(crate) seed: u64,
 }
 
 impl Pattern {
     /// What `buffer` must hold at `offset`. Both are multiples of 512.
-    pub(super) fn fill(self, offset: u64, buffer: &mut [u8]) {
+    pub(crate) fn fill(self, offset: u64, buffer: &mut [u8]) {
         let mut at = offset;
         for unit in buffer.chunks_exact_mut(UNIT) {
             self.fill_unit(at, unit);
@@ -53,7 +56,7 @@ impl Pattern {
     }
 
     /// Offset of the first byte that is not the pattern's.
-    pub(super) fn first_difference(self, offset: u64, found: &[u8]) -> Option<u64> {
+    pub(crate) fn first_difference(self, offset: u64, found: &[u8]) -> Option<u64> {
         let mut wanted = [0; UNIT];
         let mut at = offset;
         for unit in found.chunks_exact(UNIT) {
@@ -67,21 +70,29 @@ impl Pattern {
         None
     }
 
+    /// What a whole unit of this kind says of itself: the seed it was made with, and the offset it was written for.
+    pub(crate) fn origin(kind: Kind, unit: &[u8]) -> Option<(u64, u64)> {
+        let word = |at: usize| unit.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+        let (seed, offset) = (word(8)?, word(16)?);
+        let whole = Self { kind, seed }.first_difference(offset, unit.get(..UNIT)?).is_none();
+        whole.then_some((seed, offset))
+    }
+
     /// How many units of this run's pattern begin in `bytes`, wherever they were written to.
-    pub(super) fn count_in(self, bytes: &[u8]) -> u64 {
+    pub(crate) fn count_in(self, bytes: &[u8]) -> u64 {
         let head = |unit: &&[u8]| unit[..8] == *self.kind.magic() && unit[8..16] == self.seed.to_le_bytes();
         bytes.chunks_exact(UNIT).filter(head).count() as u64
     }
 }
 
 /// The seed of the whole unit of a pattern that was written at `offset`, if `unit` is one.
-pub(super) fn seed_of(kind: Kind, offset: u64, unit: &[u8]) -> Option<u64> {
+pub(crate) fn seed_of(kind: Kind, offset: u64, unit: &[u8]) -> Option<u64> {
     let seed = u64::from_le_bytes(unit.get(8..16)?.try_into().ok()?);
     let pattern = Pattern { kind, seed };
     pattern.first_difference(offset, unit.get(..UNIT)?).is_none().then_some(seed)
 }
 
-pub(super) fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
