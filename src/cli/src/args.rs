@@ -166,6 +166,9 @@ pub(crate) enum Command {
     /// Get certificates of sanitization, and what belongs to them
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Stress a machine before it is used, and see what was measured
+    #[command(subcommand)]
+    BurnIn(BurnInCommand),
     /// Verify a certificate of sanitization with the site's public key alone (no controller needed)
     ///
     /// Exit status: 0 valid; 1 not valid; 66 a file cannot be read, or is no certificate at all.
@@ -212,6 +215,37 @@ pub(crate) struct LogsArgs {
     /// Write a support bundle (tar.zst): logs, events, orders, inventory, network findings; free of secrets
     #[arg(long, value_name = "FILE")]
     pub(crate) bundle: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BurnInCommand {
+    /// Order a burn-in, once
+    Start {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+        /// A shipped scenario (quick, standard, soak), or a JSON file with one's own
+        #[arg(long, value_name = "NAME|FILE", default_value = "quick")]
+        scenario: String,
+        /// Restarts afterwards, each followed by a look at the hardware
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        reboots: u16,
+        /// Make and show the plan, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Stay and show the progress
+        #[arg(long)]
+        follow: bool,
+        /// Needed for a scenario that writes to disks: the machine's name again
+        #[arg(long, value_name = "NAME")]
+        yes_destroy: Option<String>,
+    },
+    /// Show the newest report, beside other machines of the same model
+    ///
+    /// Exit status: 0 passed; 1 failed or inconclusive.
+    Report {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
 }
 
 #[derive(Subcommand, Debug)]

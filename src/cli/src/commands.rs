@@ -15,7 +15,7 @@ use speediso_model::order::Order;
 
 use crate::args::{Args, Command, ImageCommand, OrderArgs, RuleCommand};
 use crate::client::Client;
-use crate::{capture, certificate, follow, image, logs, output, pack, resolve, sign, verify};
+use crate::{burn_in, capture, certificate, follow, image, logs, output, pack, resolve, sign, verify};
 
 /// The path of a constant with its `{placeholder}` filled in. Values are ids or checked names: nothing to escape.
 pub(crate) fn at(pattern: &str, value: impl std::fmt::Display) -> String {
@@ -160,6 +160,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         }
         Command::Certificates(args) => certificate::list(&client, args, json).await?,
         Command::Certificate(command) => certificate::run(&client, command, json).await?,
+        Command::BurnIn(command) => return burn_in::run(&client, command, json).await,
         Command::Image(ImageCommand::Add { file, name }) => image::add(&client, &file, name, json).await?,
     }
     Ok(0)
@@ -175,7 +176,7 @@ fn request(with: OrderArgs) -> Result<OrderRequest> {
     Ok(OrderRequest { skip_block_devices: SkipList(with.skip), notes, ..OrderRequest::default() })
 }
 
-fn read_json(file: &Path) -> Result<Value> {
+pub(crate) fn read_json(file: &Path) -> Result<Value> {
     let text = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin()).context("reading standard input")?
     } else {
@@ -204,7 +205,7 @@ async fn protect(client: &Client, text: &str, protected: bool, json: bool) -> Re
     })
 }
 
-async fn order(client: &Client, node: &NodeView, body: &OrderRequest, stay: bool, json: bool) -> Result<u8> {
+pub(crate) async fn order(client: &Client, node: &NodeView, body: &OrderRequest, stay: bool, json: bool) -> Result<u8> {
     let order: OrderView = client.post(&at(path::NODE_ORDERS, node.id), body).await?;
     // A dry run is asked for its plan, so it is always waited for.
     if stay || body.dry_run {

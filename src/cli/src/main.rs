@@ -5,6 +5,7 @@
 
 mod args;
 mod bundle;
+mod burn_in;
 mod capture;
 mod certificate;
 mod client;

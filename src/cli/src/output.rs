@@ -63,13 +63,13 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.to_vec());
     table
 }
 
-fn finish(table: &Table, none: &str) -> String {
+pub(crate) fn finish(table: &Table, none: &str) -> String {
     if table.is_empty() { none.to_owned() } else { table.trim_fmt() }
 }
 

@@ -3,9 +3,11 @@
 //! A browser logs in once with the operators' token and gets a cookie: an expiry and an HMAC over it, under a key that
 //! is derived from the token's hash. So every replica knows it, and a new operators' token ends all of them.
 
+mod burn_in;
 mod certificate;
 mod devices;
 mod page;
+mod plot;
 mod session;
 
 use axum::Router;
@@ -16,7 +18,8 @@ use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use speediso_model::certificate::site::CertificatesQuery;
-use speediso_model::id::NodeId;
+use speediso_model::fault::FaultCode;
+use speediso_model::id::{NodeId, RunId};
 
 pub(crate) use certificate::certificate_page;
 
@@ -24,6 +27,9 @@ use crate::http::{ApiError, AppState};
 
 /// How much of a machine's history a page shows.
 const EVENTS: u32 = 100;
+
+/// Reports of a machine that its page leads to.
+const BURN_INS: u32 = 12;
 
 /// Certificates on one page of the list.
 const CERTIFICATES: u32 = 200;
@@ -38,6 +44,7 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
         .route("/fragments/machines", get(machines_fragment))
         .route("/machines/{node}", get(machine))
         .route("/fragments/machines/{node}", get(machine_fragment))
+        .route("/machines/{node}/burn-in", get(burn_in_report))
         .route("/certificates", get(certificates))
         .route("/certificates/{number}", get(certificate))
         .layer(from_fn_with_state(state.clone(), logged_in))
@@ -122,6 +129,24 @@ async fn machine_fragment(State(app): State<AppState>, Path(node): Path<String>)
     let (orders, events) = (app.service.orders(Some(id)).await?, app.service.last_events(id, EVENTS).await?);
     let changes = app.service.hardware_changes(id).await?;
     Ok(Html(page::machine_detail(&node, inventory.as_ref(), &changes, &orders, &events).into_string()))
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    run: Option<RunId>,
+}
+
+/// The newest report, or the one of a run.
+async fn burn_in_report(
+    State(app): State<AppState>,
+    Path(node): Path<String>,
+    Query(chosen): Query<Chosen>,
+) -> Result<Response, ApiError> {
+    let views = app.service.burn_ins(parse(&node)?, BURN_INS).await?;
+    let place = chosen.run.map_or(Some(0), |run| views.iter().position(|view| view.run == run));
+    let not_here =
+        || ApiError::new(StatusCode::NOT_FOUND, FaultCode::TaskInvalid, "that run is none of these burn-ins");
+    Ok(burn_in::report_page(&views, place.ok_or_else(not_here)?))
 }
 
 async fn certificates(

@@ -132,7 +132,7 @@ pub(super) fn machine_detail(
         }
         @if let Some(inventory) = inventory { (hardware(inventory)) } @else { p { "Not inventoried yet." } }
         (devices::changes(changes))
-        p { a href={ "/certificates?node=" (node.id) } { "Certificates of sanitization" } }
+        p { a href={ "/certificates?node=" (node.id) } { "Certificates of sanitization" } " · " a href={ "/machines/" (node.id) "/burn-in" } { "Burn-in" } }
         h2 { "Orders" }
         @if orders.is_empty() { p { "None." } }
         @for order in orders { (order_table(order)) }

@@ -8,6 +8,7 @@ use speediso_model::api::{
     Admission, EndAnswer, EndRequest, EnrolAnswer, EnrolRequest, EventsAnswer, EventsRequest, HeartbeatRequest,
     InventoryReport, Lease, NextAnswer, NextQuery, RenewRequest, StartRequest, TimeAnswer, TimeQuery,
 };
+use speediso_model::burn_in::pairing::{PairAnswer, PairRequest};
 use speediso_model::id::RunId;
 use speediso_model::log::LogsRequest;
 use speediso_model::share::{ShareAnswer, ShareRequest};
@@ -104,6 +105,15 @@ pub(super) async fn logs(
     Body(request): Body<LogsRequest>,
 ) -> Answer<Lease> {
     Ok(Json(app.service.log(agent(caller)?, request).await?))
+}
+
+pub(super) async fn pair(
+    State(app): State<AppState>,
+    caller: Extension<Caller>,
+    Part(run): Part<RunId>,
+    Body(request): Body<PairRequest>,
+) -> Result<Json<PairAnswer>, ApiError> {
+    Ok(Json(app.service.pair(agent(caller)?, run, request).await?))
 }
 
 pub(super) async fn share(

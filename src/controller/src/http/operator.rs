@@ -7,6 +7,7 @@ use speediso_model::api::{
     Alert, ApproveRequest, CreateNodeRequest, EventsQuery, List, NodeView, OrderRequest, OrderView, ProtectRequest,
     Rule, RuleRequest, StoredEvent,
 };
+use speediso_model::burn_in::site::{BurnInView, BurnInsQuery};
 use speediso_model::id::{NodeId, OrderId};
 use speediso_model::inventory::Inventory;
 use speediso_model::inventory::compare::SeenChanges;
@@ -16,6 +17,9 @@ use speediso_model::order::Order;
 use super::auth::OPERATOR;
 use super::extract::{Body, Params, Part};
 use super::{ApiError, AppState};
+
+/// A report has every number: the newest few.
+const BURN_INS: u32 = 5;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -44,6 +48,14 @@ pub(super) async fn node_inventory(State(app): State<AppState>, Part(id): Part<N
 
 pub(super) async fn node_changes(State(app): State<AppState>, Part(id): Part<NodeId>) -> Answer<List<SeenChanges>> {
     Ok(Json(List { items: app.service.hardware_changes(id).await? }))
+}
+
+pub(super) async fn node_burn_ins(
+    State(app): State<AppState>,
+    Part(id): Part<NodeId>,
+    Params(query): Params<BurnInsQuery>,
+) -> Answer<List<BurnInView>> {
+    Ok(list(app.service.burn_ins(id, query.limit.unwrap_or(BURN_INS)).await?))
 }
 
 pub(super) async fn approve(

@@ -16,6 +16,8 @@ use speediso_model::api::{
     NextQuery, NodeView, OrderRequest, OrderView, ProtectRequest, RenewRequest, Rule, RuleRequest, StartRequest,
     StoredEvent, TimeAnswer, TimeQuery, path,
 };
+use speediso_model::burn_in::pairing::{PairAnswer, PairRequest};
+use speediso_model::burn_in::site::{BurnInView, BurnInsQuery};
 use speediso_model::certificate::machine::KnownDisk;
 use speediso_model::certificate::site::{
     CertificatePolicy, CertificateView, CertificatesQuery, DiskGoneRequest, SiteKeyView,
@@ -138,6 +140,7 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(p(), path::EVENTS, AnyAgent, "deliver events and progress", post(agent::events)).body::<EventsRequest>().answer::<EventsAnswer>().up_to(4096 * KIB),
         Route::new(p(), path::LOGS, Agent, "lines of the agent's and the kernel's log", post(agent::logs)).body::<LogsRequest>().answer::<Lease>().up_to(2048 * KIB),
         Route::new(p(), path::SHARE, Agent, "what this machine holds of the image it writes; answered with peers and a ticket", post(agent::share)).body::<ShareRequest>().answer::<ShareAnswer>(),
+        Route::new(p(), path::PAIR, Agent, "wait for another machine to try the link with", post(agent::pair)).body::<PairRequest>().answer::<PairAnswer>(),
         Route::new(p(), path::START, Agent, "permission to begin, stored before it is answered", post(agent::start)).body::<StartRequest>().answer::<Lease>().up_to(1024 * KIB),
         Route::new(p(), path::END, AnyAgent, "the end of a run", post(agent::end)).body::<EndRequest>().answer::<EndAnswer>().up_to(4096 * KIB),
         Route::new(u(), path::CAPTURE_DATA, Agent, "the data of an image that a run was ordered to make", put(captures::data)).answer::<ImageView>().streamed(),
@@ -149,6 +152,7 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(g(), path::NODE, Operator, "one machine", get(operator::node)).answer::<NodeView>(),
         Route::new(g(), path::NODE_INVENTORY, Operator, "what the machine has, or null", get(operator::node_inventory)).answer::<Option<Inventory>>(),
         Route::new(g(), path::NODE_CHANGES, Operator, "what its inventories showed against those before them, newest first", get(operator::node_changes)).answer::<List<SeenChanges>>(),
+        Route::new(g(), path::NODE_BURN_INS, Operator, "reports of the machine's burn-ins, newest first, beside others of its model", get(operator::node_burn_ins)).query::<BurnInsQuery>().answer::<List<BurnInView>>(),
         Route::new(p(), path::NODE_APPROVE, Operator, "admit the agent that shows this code", post(operator::approve)).body::<ApproveRequest>().answer::<NodeView>(),
         Route::new(p(), path::NODE_PROTECT, Operator, "refuse destructive orders, or no longer", post(operator::protect)).body::<ProtectRequest>().answer::<NodeView>(),
         Route::new(p(), path::NODE_RELEASE, Operator, "end a quarantine or maintenance", post(operator::release)).answer::<NodeView>(),

@@ -12,6 +12,7 @@ use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{Epoch, NodeId, RunId};
 use tokio::time::{Instant, timeout_at};
 
+use super::burn_in::keep_report;
 use super::certify::{certify, see_disks};
 use super::enrol::describe;
 use super::hardware::see_changes;
@@ -213,6 +214,10 @@ impl Service {
             for (run, result) in &fx.ends {
                 if let Some(order) = &machine.now.order {
                     certify(&mut *tx, &machine.now.node, order, *run, result).await?;
+                    let ended = order.order.tasks.iter().find(|t| t.state.run() == Some(*run));
+                    if let Some(ended) = ended {
+                        keep_report(&mut *tx, &machine.now.node, *run, &ended.task, result).await?;
+                    }
                 }
             }
         }

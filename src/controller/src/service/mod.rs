@@ -2,6 +2,7 @@
 
 mod agent;
 mod boot;
+mod burn_in;
 mod capture;
 mod certificates;
 mod certify;

@@ -16,6 +16,7 @@ use speediso_model::inventory::Inventory;
 use speediso_model::outcome::TaskResult;
 use speediso_model::share::group::Member;
 
+pub mod burn_in;
 pub mod certificates;
 #[cfg(test)]
 mod conformance;
@@ -24,6 +25,7 @@ pub mod logs;
 pub mod record;
 mod sqlite;
 
+pub use burn_in::{BurnInTransaction, StoredBurnIn};
 pub use certificates::{CertificateTransaction, WipeCertificate};
 pub use hardware::HardwareTransaction;
 pub use logs::LogTransaction;
@@ -60,7 +62,7 @@ pub trait Store: Send + Sync + Debug {
     fn changes(&self, after: i64) -> Fut<'_, Vec<(String, i64)>>;
 }
 
-pub trait Transaction: CertificateTransaction + HardwareTransaction + LogTransaction {
+pub trait Transaction: CertificateTransaction + HardwareTransaction + LogTransaction + BurnInTransaction {
     /// The database's clock when the transaction began.
     fn now(&self) -> Millis;
     fn commit(self: Box<Self>) -> Fut<'static, ()>;

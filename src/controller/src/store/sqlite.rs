@@ -29,6 +29,7 @@ use super::{
     Token, Transaction,
 };
 
+mod burn_in;
 mod certificates;
 mod hardware;
 mod logs;
@@ -53,6 +54,7 @@ fn migrations() -> Vec<Migration> {
         one(3, "certificates", include_str!("migrations/0003_certificates.sql")),
         one(4, "hardware_changes", include_str!("migrations/0004_hardware_changes.sql")),
         one(5, "logs", include_str!("migrations/0005_logs.sql")),
+        one(6, "burn_in", include_str!("migrations/0006_burn_in.sql")),
     ]
 }
 

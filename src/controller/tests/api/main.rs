@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod burn_ins;
 mod captures;
 mod certificates;
 mod enrolment;
