@@ -28,6 +28,8 @@ pub enum Then {
     FlipBit,
     /// Nothing is done and success is told, but of reading.
     Lie,
+    /// What is written lands at this offset instead, and success is told.
+    Misdirect(u64),
     /// The disk is gone, for this request and all that follow.
     Vanish,
 }
