@@ -5,9 +5,11 @@ use std::arch::x86_64::*;
 use super::Width;
 use super::words::Pattern;
 
+// What ships is built for size. There a loop over registers stays a loop, and costs half of the bandwidth: so the
+// registers of a chunk are written out, by their numbers.
 macro_rules! width {
     (
-        $module:ident, $feature:literal, $lanes:literal,
+        $module:ident, $feature:literal, $lanes:literal, [$($n:literal)+],
         $ints:ty, $load:ident, $store:ident, $splat:ident, $add:ident, $xor:ident, $or:ident, $shl:ident, $shr:ident,
         $mul:ident, $floats:ty, $fload:ident, $fstore:ident, $fsplat:ident, $fmul:ident, $fadd:ident, $fdiv:ident,
         $fsqrt:ident
@@ -15,41 +17,44 @@ macro_rules! width {
         pub(super) mod $module {
             use super::*;
 
-            const N: usize = 8 / $lanes;
-
-            #[target_feature(enable = $feature)]
-            fn load(words: &[u64; 8]) -> [$ints; N] {
-                let mut vectors = [$splat(0); N];
-                for (n, part) in words.chunks_exact($lanes).enumerate() {
+            macro_rules! load {
+                ($words:expr, $at:literal) => {{
+                    let part: &[u64] = &$words[$at * $lanes..][..$lanes];
                     // SAFETY: `part` has as many words as a register; the load asks for no alignment.
-                    vectors[n] = unsafe { $load(part.as_ptr().cast()) };
-                }
-                vectors
+                    unsafe { $load(part.as_ptr().cast()) }
+                }};
             }
 
-            #[target_feature(enable = $feature)]
-            fn next<const MIXED: bool>(state: &mut $ints, step: $ints, flip: $ints) -> $ints {
-                let mut word = *state;
-                *state = $add(word, step);
-                if MIXED {
-                    word = $xor(word, $shl::<13>(word));
-                    word = $xor(word, $shr::<7>(word));
-                    word = $xor(word, $shl::<17>(word));
-                }
-                $xor(word, flip)
+            macro_rules! store {
+                ($words:expr, $at:literal, $vector:expr) => {{
+                    let part: &mut [u64] = &mut $words[$at * $lanes..][..$lanes];
+                    // SAFETY: `part` has as many words as a register; the store asks for no alignment.
+                    unsafe { $store(part.as_mut_ptr().cast(), $vector) }
+                }};
+            }
+
+            /// What belongs in a register, whose counters then go on.
+            macro_rules! next {
+                ($state:expr, $step:expr, $flip:expr) => {{
+                    let mut word = $state;
+                    $state = $add(word, $step);
+                    if MIXED {
+                        word = $xor(word, $shl::<13>(word));
+                        word = $xor(word, $shr::<7>(word));
+                        word = $xor(word, $shl::<17>(word));
+                    }
+                    $xor(word, $flip)
+                }};
             }
 
             #[target_feature(enable = $feature)]
             pub(in super::super) fn fill<const MIXED: bool>(chunks: &mut [[u64; 8]], pattern: Pattern, first: u64) {
-                let mut states = load(&start(pattern, first));
+                let counters = start(pattern, first);
+                let mut states = [$(load!(counters, $n)),+];
                 let step = $splat(pattern.step.wrapping_mul(8).cast_signed());
                 let flip = $splat(pattern.flip.cast_signed());
                 for chunk in chunks {
-                    for (state, part) in states.iter_mut().zip(chunk.chunks_exact_mut($lanes)) {
-                        let word = next::<MIXED>(state, step, flip);
-                        // SAFETY: `part` has as many words as a register; the store asks for no alignment.
-                        unsafe { $store(part.as_mut_ptr().cast(), word) };
-                    }
+                    $(store!(chunk, $n, next!(states[$n], step, flip));)+
                 }
             }
 
@@ -59,38 +64,27 @@ macro_rules! width {
                 pattern: Pattern,
                 first: u64,
             ) -> bool {
-                let mut states = load(&start(pattern, first));
+                let counters = start(pattern, first);
+                let mut states = [$(load!(counters, $n)),+];
                 let step = $splat(pattern.step.wrapping_mul(8).cast_signed());
                 let flip = $splat(pattern.flip.cast_signed());
-                let mut wrong = [$splat(0); N];
+                let mut wrong = [$splat(0); 8 / $lanes];
                 for chunk in chunks {
-                    let words = load(chunk);
-                    for n in 0..N {
-                        let expected = next::<MIXED>(&mut states[n], step, flip);
-                        wrong[n] = $or(wrong[n], $xor(words[n], expected));
-                    }
+                    $(wrong[$n] = $or(wrong[$n], $xor(load!(chunk, $n), next!(states[$n], step, flip)));)+
                 }
                 let mut bits = [0_u64; 8];
-                for (vector, part) in wrong.into_iter().zip(bits.chunks_exact_mut($lanes)) {
-                    // SAFETY: as in `fill`.
-                    unsafe { $store(part.as_mut_ptr().cast(), vector) };
-                }
+                $(store!(bits, $n, wrong[$n]);)+
                 bits.into_iter().any(|b| b != 0)
             }
 
             #[target_feature(enable = $feature)]
             pub(in super::super) fn integers(lanes: &mut [u64; 8], factor: u64, rounds: u32) {
-                let mut states = load(lanes);
+                let mut states = [$(load!(lanes, $n)),+];
                 let factor = $splat(factor.cast_signed());
                 for _ in 0..rounds {
-                    for state in &mut states {
-                        *state = $add($mul(*state, factor), $shr::<32>(*state));
-                    }
+                    $(states[$n] = $add($mul(states[$n], factor), $shr::<32>(states[$n]));)+
                 }
-                for (state, part) in states.into_iter().zip(lanes.chunks_exact_mut($lanes)) {
-                    // SAFETY: as in `fill`.
-                    unsafe { $store(part.as_mut_ptr().cast(), state) };
-                }
+                $(store!(lanes, $n, states[$n]);)+
             }
 
             #[target_feature(enable = $feature)]
@@ -122,6 +116,7 @@ width!(
     sse2,
     "sse2",
     2,
+    [0 1 2 3],
     __m128i,
     _mm_loadu_si128,
     _mm_storeu_si128,
@@ -145,6 +140,7 @@ width!(
     avx2,
     "avx2",
     4,
+    [0 1],
     __m256i,
     _mm256_loadu_si256,
     _mm256_storeu_si256,
@@ -168,6 +164,7 @@ width!(
     avx512,
     "avx512f",
     8,
+    [0],
     __m512i,
     _mm512_loadu_si512,
     _mm512_storeu_si512,
