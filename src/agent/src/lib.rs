@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod doors;
 pub mod engine;
 mod identity;
+pub mod inventory;
 mod journal;
 pub mod lldp;
 pub mod logs;

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use speediso_agent::disks::DisksArgs;
 use speediso_agent::doctor::{self, DoctorArgs};
+use speediso_agent::inventory::InventoryArgs;
 use speediso_agent::lldp::LldpArgs;
 use speediso_agent::run::{self, RunArgs};
-use speediso_agent::{boot, build, cmdline, console, disks, lldp, supervise};
+use speediso_agent::{boot, build, cmdline, console, disks, inventory, lldp, supervise};
 use speediso_sys::roots::Roots;
 
 /// The Speediso provisioning agent.
@@ -29,11 +30,7 @@ enum Command {
     /// Carry out a task file on this machine, or show what it would do (--dry-run)
     Run(RunArgs),
     /// Show what this machine has
-    Inventory {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Inventory(InventoryArgs),
     /// Show the disks, or which of them given hints would take, and why (--hints)
     Disks(DisksArgs),
     /// Show which switch and port each interface is plugged into
@@ -59,6 +56,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Some(Command::Inventory(args)) => ExitCode::from(inventory::run(&args)),
         Some(Command::Disks(args)) => ExitCode::from(disks::run(&args)),
         Some(Command::Lldp(args)) => ExitCode::from(lldp::run(&args)),
         Some(Command::Supervise) => {
@@ -80,29 +78,17 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Run(args) => ExitCode::from(run::run(args).await),
-        Command::Inventory { json } => match tokio::task::spawn_blocking(move || show_inventory(json)).await {
-            Ok(code) => code,
-            Err(error) => fail(&error),
-        },
         Command::NetworkDoctor(args) => ExitCode::from(doctor::run(args).await),
         Command::Boot => match boot::run().await {
             Ok(never) => match never {},
             Err(fault) => fail(&fault),
         },
-        Command::Disks(_) | Command::Lldp(_) | Command::Supervise | Command::ProbeSuperblock => ExitCode::FAILURE,
+        Command::Disks(_)
+        | Command::Inventory(_)
+        | Command::Lldp(_)
+        | Command::Supervise
+        | Command::ProbeSuperblock => ExitCode::FAILURE,
     }
-}
-
-fn show_inventory(json: bool) -> ExitCode {
-    match run::inventory() {
-        Ok(inventory) if json => match serde_json::to_string_pretty(&inventory) {
-            Ok(text) => println!("{text}"),
-            Err(error) => return fail(&error),
-        },
-        Ok(inventory) => print!("{}", run::describe(&inventory)),
-        Err(fault) => return fail(&fault),
-    }
-    ExitCode::SUCCESS
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {

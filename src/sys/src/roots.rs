@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::sysfs;
+
+/// What is read as a line is never near this, the kernel's command line included.
+const LINE_LIMIT: u64 = 64 * 1024;
+
 /// The directories that readers start from: the live ones, or a captured machine's.
 #[derive(Clone, Debug)]
 pub struct Roots {
@@ -11,6 +16,8 @@ pub struct Roots {
     pub efivars: PathBuf,
     /// What is remembered until the next boot.
     pub run: PathBuf,
+    /// Tables of names, `pci.ids` for instance; the ramdisk has none.
+    pub share: PathBuf,
 }
 
 impl Roots {
@@ -34,6 +41,7 @@ impl Roots {
             dev: dir.join("dev"),
             efivars: dir.join("sys/firmware/efi/efivars"),
             run: dir.join("run/speediso"),
+            share: dir.join("usr/share"),
         }
     }
 }
@@ -41,9 +49,11 @@ impl Roots {
 /// The trimmed content of a small file of sysfs or procfs; `None` if it is absent, unreadable or not text.
 #[must_use]
 pub fn read_line(path: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = String::from_utf8(sysfs::bytes(path, LINE_LIMIT).ok()?).ok()?;
     // SCSI inquiry fields are padded with blanks, some firmware pads with NULs.
-    Some(text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned())
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    // What is left ends on consoles.
+    Some(text.replace(|c: char| c.is_control(), " "))
 }
 
 /// A number in such a file.

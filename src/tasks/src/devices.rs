@@ -21,7 +21,7 @@ use speediso_sys::peek::Peek;
 use speediso_sys::roots::Roots;
 use speediso_sys::{ethtool, nics};
 
-use crate::ctx::{Cancel, TaskCtx};
+use crate::ctx::Cancel;
 use crate::wipe::probe;
 
 /// For all disks together. One that is well answers within a second, one that spins up within ten.
@@ -47,9 +47,9 @@ fn has_commands(disk: &Disk) -> bool {
 }
 
 /// Asks every disk that takes commands for its health and abilities.
-pub(crate) fn ask_disks(ctx: &TaskCtx, disks: &mut [Disk], unread: &mut Vec<String>) {
-    if ctx.roots.is_live() {
-        let roots = ctx.roots.clone();
+pub(crate) fn ask_disks(roots: &Roots, disks: &mut [Disk], unread: &mut Vec<String>) {
+    if roots.is_live() {
+        let roots = roots.clone();
         ask_all(disks, DISKS, unread, move |disk| ask(&roots, disk));
     }
 }
@@ -151,16 +151,16 @@ fn take(disk: &mut Disk, answer: Answer) {
 }
 
 /// What drivers and neighbours tell of the network cards.
-pub(crate) fn ask_interfaces(ctx: &TaskCtx, interfaces: &mut [Interface], unread: &mut Vec<String>) {
-    if let Err(error) = nics::add_vlans(&ctx.roots, interfaces) {
+pub(crate) fn ask_interfaces(roots: &Roots, interfaces: &mut [Interface], unread: &mut Vec<String>) {
+    if let Err(error) = nics::add_vlans(roots, interfaces) {
         unread.push(format!("VLANs could not be listed: {error}"));
     }
-    if ctx.roots.is_live()
+    if roots.is_live()
         && let Err(error) = ethtool::add_details(interfaces)
     {
         unread.push(format!("the drivers of network interfaces could not be asked: {error}"));
     }
-    match Memory::read(&ctx.roots) {
+    match Memory::read(roots) {
         Some(memory) => lldp::add_to(interfaces, &memory.heard),
         None => unread.push("neighbours (LLDP) are not known: no agent listens on this machine".to_owned()),
     }
@@ -186,11 +186,11 @@ pub(crate) fn await_neighbours(roots: &Roots, cancel: &Cancel) {
 /// A BMC that is being asked, while others are.
 pub(crate) struct Asking(Option<mpsc::Receiver<(Option<Bmc>, Vec<String>)>>);
 
-pub(crate) fn begin_bmc(ctx: &TaskCtx) -> Asking {
-    if !ctx.roots.is_live() {
+pub(crate) fn begin_bmc(roots: &Roots) -> Asking {
+    if !roots.is_live() {
         return Asking(None);
     }
-    let roots = ctx.roots.clone();
+    let roots = roots.clone();
     let (answer, answered) = mpsc::channel();
     let work = move || {
         let mut unread = Vec::new();

@@ -1,15 +1,20 @@
 //! Discovering the hardware. What cannot be read is said, never guessed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use speediso_model::inventory::{Boot, Inventory, Memory, MemoryModule, canonical_mac, unlisted};
+use speediso_model::build::BuildInfo;
+use speediso_model::inventory::{Boot, Inventory, Memory, canonical_mac, unlisted};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::plan::Plan;
 use speediso_model::task::InventoryTask;
-use speediso_model::units::{Bytes, MIB};
+use speediso_model::units::MIB;
 use speediso_model::{fault, inventory};
-use speediso_sys::{blkid, cpu, disks, dmi, efi, nics};
-use sysinfo::{MemoryRefreshKind, System};
+use speediso_sys::disks::DiskScope;
+use speediso_sys::roots::{self, Roots};
+use speediso_sys::{blkid, cpu, disks, dmi, machine, nics};
+use sysinfo::System;
 
 use crate::ctx::TaskCtx;
 use crate::devices;
@@ -76,94 +81,150 @@ fn summary(inventory: &Inventory) -> String {
     )
 }
 
+/// What looking takes: much less than a task's surroundings, so that looking alone is cheap.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub roots: Roots,
+    pub scope: DiskScope,
+    /// The program that examines a disk in a child of its own.
+    pub probe: Option<PathBuf>,
+    /// MAC address of the interface that was booted from.
+    pub boot_mac: Option<String>,
+    pub build: BuildInfo,
+}
+
+impl Look {
+    fn with(ctx: &TaskCtx) -> Self {
+        Self {
+            roots: ctx.roots.clone(),
+            scope: ctx.scope,
+            probe: ctx.probe.clone(),
+            boot_mac: ctx.boot_mac.clone(),
+            build: ctx.build.clone(),
+        }
+    }
+}
+
 /// Everything this machine tells, in a second or so; a stuck disk costs its probing deadline, not the inventory.
 #[must_use]
 pub fn collect(ctx: &TaskCtx) -> Inventory {
+    look(&Look::with(ctx))
+}
+
+/// The same without a task. A part that cannot be read is a line in `unread`, and takes no other part with it.
+#[must_use]
+pub fn look(ctx: &Look) -> Inventory {
+    let roots = &ctx.roots;
     let mut unread = Vec::new();
-    let bmc = devices::begin_bmc(ctx);
-    let dmi = dmi::examine(&ctx.roots);
-    unread.extend(dmi.problems);
-    let cpu = cpu::read(&ctx.roots).unwrap_or_else(|e| {
+    let bmc = devices::begin_bmc(roots);
+    let smbios = dmi::examine(roots);
+    unread.extend(smbios.problems);
+    let mut cpu = cpu::read(roots).unwrap_or_else(|e| {
         unread.push(format!("processors could not be read: {e}"));
         inventory::Cpu::default()
     });
-    let memory = memory(dmi.modules, &mut unread);
+    cpu.sockets = smbios.sockets;
+    let total = machine::memory::total(roots, &mut unread);
+    let plugged: u64 = smbios.modules.iter().map(|m| m.size_mb).sum();
     let disks = disks(ctx, &mut unread);
     let interfaces = interfaces(ctx, &mut unread);
-    let boot = boot(ctx, &mut unread);
-    let hostname = System::host_name().unwrap_or_else(|e| {
-        unread.push(format!("host name could not be read: {e}"));
-        String::new()
-    });
+    let boot = Boot { pxe_interface: boot_mac(ctx), ..machine::boot::read(roots, &mut unread) };
+    let pci_devices = machine::pci::read(roots, &mut unread);
     let mut inventory = Inventory {
-        hostname,
-        system_vendor: dmi.system,
+        hostname: host_name(roots, &mut unread),
+        system_vendor: smbios.system,
         cpu,
-        memory,
+        memory: Memory {
+            total,
+            physical_mb: if plugged > 0 { plugged } else { total.0 / MIB },
+            modules: smbios.modules,
+            empty_slots: smbios.empty_slots,
+            arrays: smbios.arrays,
+        },
         disks,
         interfaces,
         boot,
+        numa_topology: machine::numa::read(roots, &mut unread),
+        gpus: machine::pci::gpus(roots, &pci_devices),
+        pci_devices,
+        usb_devices: machine::usb::read(roots, &mut unread),
+        tpm: machine::tpm::read(roots, &mut unread),
+        sensors: machine::hwmon::read(roots, &mut unread),
+        boards: smbios.boards,
+        chassis: smbios.chassis,
+        slots: smbios.slots,
+        onboard_devices: smbios.onboard_devices,
+        power_supplies: smbios.power_supplies,
+        kernel: machine::kernel::read(roots, &mut unread),
         build: ctx.build.clone(),
         unread,
         ..Inventory::default()
     };
     bmc.end(&mut inventory);
+    machine::names::add(roots, &mut inventory);
     inventory
 }
 
-/// The running kernel's memory: it has no root to read a captured machine's from.
-fn memory(modules: Vec<MemoryModule>, unread: &mut Vec<String>) -> Memory {
-    let total = match System::new() {
-        Ok(mut system) => {
-            system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-            Bytes(system.total_memory())
-        }
-        Err(error) => {
-            unread.push(format!("memory could not be read: {error}"));
-            Bytes(0)
-        }
-    };
-    let plugged: u64 = modules.iter().map(|m| m.size_mb).sum();
-    Memory { total, physical_mb: if plugged > 0 { plugged } else { total.0 / MIB }, modules }
+/// A captured machine's own, or the live one's.
+fn host_name(roots: &Roots, unread: &mut Vec<String>) -> String {
+    let captured = roots::read_line(&roots.proc.join("sys/kernel/hostname"));
+    captured.or_else(|| System::host_name().ok()).unwrap_or_else(|| {
+        unread.push("host name could not be read".to_owned());
+        String::new()
+    })
 }
 
-fn disks(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Disk> {
+fn disks(ctx: &Look, unread: &mut Vec<String>) -> Vec<inventory::Disk> {
     let mut disks = disks::read(&ctx.roots, ctx.scope).unwrap_or_else(|e| {
         unread.push(unlisted::DISKS.because(e));
         Vec::new()
     });
-    devices::ask_disks(ctx, &mut disks, unread);
+    devices::ask_disks(&ctx.roots, &mut disks, unread);
     let Some(probe) = &ctx.probe else {
         unread.push("disks were not probed for signatures: no probing child is configured".to_owned());
         return disks;
     };
-    // Side by side: a machine may have dozens, and one of them may be dying.
-    let probed: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = disks
-            .iter()
-            // No medium, nothing to read.
-            .map(|disk| (disk.size.0 > 0).then(|| scope.spawn(|| blkid::probe_in_child(probe, Path::new(&disk.name)))))
-            .collect();
-        running.into_iter().map(|thread| thread.map(std::thread::ScopedJoinHandle::join)).collect()
-    });
+    let probed = probe_all(probe, &disks);
     for (disk, probed) in disks.iter_mut().zip(probed) {
         match probed {
             None => {}
-            Some(Ok(Ok(signatures))) => disk.signatures = signatures,
-            Some(Ok(Err(error))) => {
+            Some(Ok(signatures)) => disk.signatures = signatures,
+            Some(Err(error)) => {
                 unread.push(format!(
                     "{} could not be probed: {}",
                     disk.name,
                     fault::Fault::from_error(fault::FaultCode::DiskIo, &error)
                 ));
             }
-            Some(Err(_)) => unread.push(format!("{} could not be probed: the probe panicked", disk.name)),
         }
     }
     disks
 }
 
-fn interfaces(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Interface> {
+/// Side by side, since one of them may be dying, but not hundreds of children at once.
+fn probe_all(probe: &Path, disks: &[inventory::Disk]) -> Vec<Option<Result<Vec<String>, blkid::ProbeError>>> {
+    const AT_ONCE: usize = 16;
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(disks.iter().map(|_| None).collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        for _ in 0..disks.len().min(AT_ONCE) {
+            scope.spawn(|| {
+                while let Some((at, disk)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, disks.get(at)?)))
+                {
+                    // No medium, nothing to read.
+                    if disk.size.0 > 0 {
+                        let signatures = blkid::probe_in_child(probe, Path::new(&disk.name));
+                        found.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(signatures);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn interfaces(ctx: &Look, unread: &mut Vec<String>) -> Vec<inventory::Interface> {
     let mut interfaces = nics::read(&ctx.roots).unwrap_or_else(|e| {
         unread.push(unlisted::INTERFACES.because(e));
         Vec::new()
@@ -171,7 +232,7 @@ fn interfaces(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Interfa
     if let Err(error) = nics::add_addresses(&mut interfaces) {
         unread.push(format!("network addresses could not be read: {error}"));
     }
-    devices::ask_interfaces(ctx, &mut interfaces, unread);
+    devices::ask_interfaces(&ctx.roots, &mut interfaces, unread);
     if let Some(mac) = boot_mac(ctx) {
         for interface in &mut interfaces {
             interface.boot = interface.mac_address == mac;
@@ -185,19 +246,6 @@ fn interfaces(ctx: &TaskCtx, unread: &mut Vec<String>) -> Vec<inventory::Interfa
     interfaces
 }
 
-fn boot_mac(ctx: &TaskCtx) -> Option<String> {
+fn boot_mac(ctx: &Look) -> Option<String> {
     ctx.boot_mac.as_deref().and_then(canonical_mac)
-}
-
-fn boot(ctx: &TaskCtx, unread: &mut Vec<String>) -> Boot {
-    let uefi = efi::is_uefi(&ctx.roots);
-    let secure_boot = if uefi {
-        efi::secure_boot(&ctx.roots).unwrap_or_else(|e| {
-            unread.push(format!("Secure Boot state could not be read: {e}"));
-            None
-        })
-    } else {
-        None
-    };
-    Boot { current_boot_mode: if uefi { "uefi" } else { "bios" }.to_owned(), pxe_interface: boot_mac(ctx), secure_boot }
 }

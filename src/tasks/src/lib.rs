@@ -35,7 +35,7 @@ use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::Task;
 
 pub use crate::ctx::TaskCtx;
-pub use crate::inventory::collect as collect_inventory;
+pub use crate::inventory::{Look, collect as collect_inventory, look};
 pub use crate::power::perform as perform_power;
 
 /// What the task would do on this machine now.

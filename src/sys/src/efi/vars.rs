@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::ioctl;
 use crate::roots::Roots;
+use crate::sysfs;
 
 /// No variable we read or write is near this; the firmware's whole store is rarely larger.
 const VALUE_LIMIT: u64 = 64 * 1024;
@@ -79,9 +80,8 @@ pub fn list(roots: &Roots, guid: Guid) -> Result<Vec<String>, EfiError> {
 pub fn read(roots: &Roots, name: &str, guid: Guid) -> Result<Option<Variable>, EfiError> {
     let path = path(roots, name, guid)?;
     let failed = |source| EfiError::Read { name: name.to_owned(), source };
-    let mut raw = Vec::new();
-    match File::open(&path) {
-        Ok(file) => file.take(VALUE_LIMIT).read_to_end(&mut raw).map_err(failed)?,
+    let raw = match sysfs::bytes(&path, VALUE_LIMIT) {
+        Ok(raw) => raw,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
