@@ -16,7 +16,6 @@ mod scsi_log;
 pub mod self_test;
 mod sense;
 mod smart;
-pub mod wear;
 
 use std::io;
 use std::time::Duration;

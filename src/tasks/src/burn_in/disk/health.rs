@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use speediso_model::burn_in::{DiskSelfTest, Series};
+use speediso_model::inventory::health::DiskHealth;
 use speediso_model::inventory::{Disk, Transport};
 use speediso_sys::claim::ClaimedDisk;
-use speediso_sys::passthrough::Passthrough;
 use speediso_sys::passthrough::self_test::{self, Language, SelfTest, SelfTestState};
-use speediso_sys::passthrough::wear::{self, Wear};
+use speediso_sys::passthrough::{Passthrough, health};
 
 use crate::ctx::TaskCtx;
 
@@ -30,14 +30,26 @@ pub(super) fn language(disk: &Disk, device: &dyn Passthrough) -> Result<Language
     }
 }
 
-pub(super) fn read(device: &dyn Passthrough, language: Language) -> Result<Wear, String> {
-    wear::read(device, language).map_err(|e| e.to_string())
+pub(super) fn read(device: &dyn Passthrough, language: Language) -> Result<DiskHealth, String> {
+    let read = match language {
+        Language::Nvme => health::nvme(device),
+        Language::Ata | Language::Scsi => health::scsi_or_ata(device).map(Option::unwrap_or_default),
+    };
+    read.map_err(|e| e.to_string())
 }
 
 /// Counts that grew, and by how much. One that was not there before has no increase that could be told.
-pub(super) fn grown(before: &Wear, after: &Wear) -> Vec<(&'static str, u64)> {
-    let was = |name: &str| before.counts.iter().find(|(n, _)| *n == name).map(|(_, count)| *count);
-    after.counts.iter().filter_map(|(name, count)| Some((*name, count.saturating_sub(was(name)?)))).collect()
+pub(super) fn grown(before: &DiskHealth, after: &DiskHealth) -> Vec<(&'static str, u64)> {
+    let counts = |health: &DiskHealth| {
+        [
+            ("reallocated_sectors", health.reallocated_sectors),
+            ("pending_sectors", health.pending_sectors),
+            ("media_errors", health.media_errors),
+            ("interface_errors", health.interface_errors),
+        ]
+    };
+    let pairs = counts(before).into_iter().zip(counts(after));
+    pairs.filter_map(|((name, before), (_, after))| Some((name, after?.saturating_sub(before?)))).collect()
 }
 
 /// Reads the temperature until `done` says so.
@@ -48,7 +60,7 @@ pub(super) fn watch(device: &dyn Passthrough, language: Language, done: &dyn Fn(
     while !done() {
         if Instant::now() >= next {
             next += EVERY;
-            if let Some(celsius) = read(device, language).ok().and_then(|wear| wear.temperature_c) {
+            if let Some(celsius) = read(device, language).ok().and_then(|health| health.temperature_c) {
                 series.push(begin.elapsed().as_secs_f64().round(), f64::from(celsius));
             }
         }
@@ -128,10 +140,13 @@ mod tests {
 
     #[test]
     fn only_what_grew_counts() {
-        let wear = |counts: &[(&'static str, u64)]| Wear { counts: counts.to_vec(), ..Wear::default() };
-        let before = wear(&[("reallocated_sectors", 5), ("crc_errors", 1), ("pending_sectors", 8)]);
-        let after = wear(&[("reallocated_sectors", 7), ("crc_errors", 1), ("pending_sectors", 0), ("media_errors", 3)]);
-        let grown = grown(&before, &after);
-        assert_eq!(grown, [("reallocated_sectors", 2), ("crc_errors", 0), ("pending_sectors", 0)]);
+        let health = |reallocated, pending, media| DiskHealth {
+            reallocated_sectors: Some(reallocated),
+            pending_sectors: Some(pending),
+            media_errors: media,
+            ..DiskHealth::default()
+        };
+        let grown = grown(&health(5, 8, None), &health(7, 0, Some(3)));
+        assert_eq!(grown, [("reallocated_sectors", 2), ("pending_sectors", 0)]);
     }
 }
