@@ -55,6 +55,12 @@ qemu-utils: qcow2 images made and read independently
 curl: benchmarks against the usual pipes
 openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
+dmidecode: judging the inventory
+pciutils: judging the inventory
+pci.ids: judging the inventory
+usbutils: judging the inventory
+lshw: judging the inventory
+swtpm: TPMs of virtual machines
 socat: consoles of virtual machines
 rsyslog: a server for the agent's log
 rsyslog-openssl: the same under TLS

@@ -43,7 +43,8 @@ enum Command {
         builds: PathBuf,
         #[arg(long, default_value_t = 5)]
         rounds: u32,
-        /// Only the writing, and only cases with this in their name, several with commas between; `wipe`: only the wiping; `memory`: only the memory test
+        /// Only the writing, and only cases with this in their name, several with commas between; `wipe`, `memory`,
+        /// `inventory`: only that
         #[arg(long)]
         only: Option<String>,
     },

@@ -2,6 +2,7 @@
 //! the usual pipes, taken in turn on the same machine. Ratios mean something; absolute times are this machine's.
 
 mod boot;
+mod inventory;
 mod memory;
 mod sharing;
 mod wipe;
@@ -20,8 +21,7 @@ pub(crate) struct Options {
     pub(crate) agent: PathBuf,
     pub(crate) builds: PathBuf,
     pub(crate) rounds: u32,
-    /// Only the writing, and only cases with this in their name; `wipe`: only the wiping; `memory`:
-    /// only the memory test.
+    /// Only the writing, and only cases with this in their name; `wipe`, `memory`, `inventory`: only that.
     pub(crate) only: Option<String>,
 }
 
@@ -39,6 +39,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.only.as_deref() == Some("memory") {
         return show.phase("Testing memory", "3 minutes", || memory(&root, options));
     }
+    let inventory = || inventory::run(&options.agent, options.rounds, &root.join("target/bench/inventory.json"));
+    if options.only.as_deref() == Some("inventory") {
+        return show.phase("Taking the inventory", "1 minute", inventory);
+    }
     let image = debian_image(&root, &mut show)?;
     show.phase("Writing an image to a loop device", "5 minutes, and 5 more the first time", || {
         write::run(&write::Setup {
@@ -54,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     show.phase("Wiping loop devices", "2 minutes", || wipe(&root, options))?;
     show.phase("Testing memory", "3 minutes", || memory(&root, options))?;
+    show.phase("Taking the inventory", "1 minute", inventory)?;
     let mut programs = Programs::beside_this(&root)?;
     programs.boot_files = options.builds.join("latest");
     let lab = Lab::builder().build()?;

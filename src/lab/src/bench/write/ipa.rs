@@ -1,6 +1,6 @@
 //! ironic-python-agent from its package, in an environment of its own that is kept in the cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -13,12 +13,12 @@ const VERSION: &str = "13.0.0";
 /// Calls its code for one image, and measures that alone.
 const DRIVER: &str = include_str!("ipa.py");
 
-pub(super) struct Ipa {
+pub(in crate::bench) struct Ipa {
     python: PathBuf,
 }
 
 impl Ipa {
-    pub(super) fn install() -> Result<Self> {
+    pub(in crate::bench) fn install() -> Result<Self> {
         let folder = cache_dir().join(format!("ironic-python-agent-{VERSION}"));
         let python = folder.join("bin/python");
         if !folder.join("complete").exists() {
@@ -29,6 +29,11 @@ impl Ipa {
             std::fs::write(folder.join("complete"), VERSION).context("marking the environment as complete")?;
         }
         Ok(Self { python })
+    }
+
+    /// The interpreter that finds its packages.
+    pub(in crate::bench) fn python(&self) -> &Path {
+        &self.python
     }
 
     /// Followed by way, URL, digest, format and disk.

@@ -21,7 +21,7 @@ use speediso_lab::tool;
 use self::cases::{Case, Way};
 use self::coreos::Coreos;
 use self::images::Images;
-use self::ipa::Ipa;
+pub(super) use self::ipa::Ipa;
 use self::limit::Limit;
 use self::measure::Measured;
 use self::server::Server;
