@@ -135,6 +135,12 @@ fn devices_tell_us_what_they_tell_others() {
         nic_of(&live, nic, &mut judge);
     }
     bmc_of(&live, &inventory, &mut judge);
+    // Three cards on one hub: each hears what the agent says through the others.
+    let neighbours: Value = serde_json::from_str(&live.sh("speediso-agent lldp --json")).unwrap();
+    println!("{neighbours:#}");
+    for heard in neighbours.as_array().unwrap() {
+        judge.same("chassis", heard["lldp_processed"]["switch_chassis_id"].as_str(), Some(MACHINE));
+    }
     assert_eq!(judge.0, Vec::<String>::new(), "{}", judge.0.join("\n"));
     gate(&live);
     drop(machine);

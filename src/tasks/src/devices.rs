@@ -16,7 +16,7 @@ use speediso_model::inventory::{Disk, Interface, Inventory, Transport};
 use speediso_model::lldp;
 use speediso_sys::ipmi::{self, IpmiDevice};
 use speediso_sys::lldp::Memory;
-use speediso_sys::passthrough::{CommandError, Passthrough as _, health};
+use speediso_sys::passthrough::{CommandError, health};
 use speediso_sys::peek::Peek;
 use speediso_sys::roots::Roots;
 use speediso_sys::{ethtool, nics};
@@ -40,6 +40,8 @@ struct Answer {
     namespaces: Vec<NvmeNamespace>,
     /// Speed now and at best.
     sata: Option<(Option<u32>, Option<u32>)>,
+    /// What it did not tell beside its health.
+    gaps: Vec<String>,
 }
 
 fn has_commands(disk: &Disk) -> bool {
@@ -59,17 +61,24 @@ fn ask(roots: &Roots, disk: &Disk) -> Result<Answer, String> {
         let source = error.source().map(|s| format!(": {s}")).unwrap_or_default();
         format!("{error}{source}")
     };
-    let device = Peek::open(roots, disk).map_err(|fault| fault.causes.join(": "))?;
+    // The causes name no disk, so that many of one reason can be told together.
+    let device = Peek::open(roots, disk)
+        .map_err(|fault| if fault.causes.is_empty() { fault.message } else { fault.causes.join(": ") })?;
     let mut answer = Answer { abilities: Some(probe::abilities(disk, &device)), ..Answer::default() };
     let health = if disk.tran == Transport::Nvme {
-        // A drive that has no such command set is no NVMe drive.
-        answer.namespaces = device.nvme_namespace().and_then(|_| health::namespaces(&device)).unwrap_or_default();
+        match health::namespaces(&device) {
+            Ok(namespaces) => answer.namespaces = namespaces,
+            Err(error) => answer.gaps.push(format!("the namespaces: {}", in_words(&error))),
+        }
         health::nvme(&device).map(Some)
     } else {
         health::scsi_or_ata(&device)
     };
     if disk.tran == Transport::Sata {
-        answer.sata = health::sata_speeds(&device).ok();
+        match health::sata_speeds(&device) {
+            Ok(speeds) => answer.sata = Some(speeds),
+            Err(error) => answer.gaps.push(format!("the speed of the link: {}", in_words(&error))),
+        }
     }
     match health {
         Ok(health) => answer.health = health,
@@ -111,7 +120,11 @@ fn ask_all(
             Ok((n, answer)) => {
                 waiting.remove(&n);
                 match answer {
-                    Ok(answer) => take(&mut disks[n], answer),
+                    Ok(mut answer) => {
+                        let name = &disks[n].name;
+                        unread.extend(answer.gaps.drain(..).map(|gap| format!("{name} does not tell {gap}")));
+                        take(&mut disks[n], answer);
+                    }
                     Err(why) => {
                         disks[n].health = Some(DiskHealth::unread(&why));
                         failed.entry(why).or_default().push(disks[n].name.clone());

@@ -311,9 +311,10 @@ async fn tell_neighbours(
 ) -> Result<std::convert::Infallible, Fault> {
     /// From the first that is heard to the last.
     const TOGETHER: Duration = Duration::from_secs(INTERVAL_SECONDS + 1);
-    if let Some(mut heard) = heard
-        && heard.wait_for(|heard| !heard.is_empty()).await.is_ok()
-    {
+    let Some(mut heard) = heard else { return std::future::pending().await };
+    // The borrowed value is let go of before anything is waited for: the listener could not tell more.
+    let begun = heard.wait_for(|heard| !heard.is_empty()).await.is_ok();
+    if begun {
         tokio::time::sleep(TOGETHER).await;
         let heard = heard.borrow().clone();
         let before = report.inventory.interfaces.clone();

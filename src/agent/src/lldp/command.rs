@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_model::lldp::{Heard, INTERVAL_SECONDS, processed};
+use speediso_model::lldp::{Aggregation, Heard, INTERVAL_SECONDS, processed};
 use speediso_sys::lldp::{LldpSocket, Memory};
 use speediso_sys::roots::Roots;
 
@@ -97,17 +97,15 @@ fn list(heard: &[Heard]) -> String {
     for Heard { interface, neighbour, .. } in heard {
         let _ = writeln!(text, "{interface}: {}", neighbour.in_words());
         let vlans: Vec<String> = neighbour.vlans.iter().map(|v| format!("{} {}", v.id, v.name)).collect();
-        let aggregation = neighbour.aggregation.as_ref().map(|a| match a.active {
-            true => format!("active, port {}", a.port),
-            false => "not active".to_owned(),
-        });
+        let bundle =
+            |a: &Aggregation| if a.active { format!("active, port {}", a.port) } else { "not active".to_owned() };
         let lines = [
             ("chassis", Some(neighbour.chassis.to_string())),
             ("port", neighbour.port_description.clone()),
             ("system", neighbour.system_description.clone()),
             ("managed", Some(neighbour.management_addresses.join(", "))),
             ("vlans", Some(vlans.join(", "))),
-            ("bundle", aggregation),
+            ("bundle", neighbour.aggregation.as_ref().map(bundle)),
             ("frames", neighbour.max_frame.map(|bytes| format!("up to {bytes} bytes"))),
         ];
         for (name, value) in lines {

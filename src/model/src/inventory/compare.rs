@@ -213,9 +213,10 @@ impl Found {
             // Without tables there is the sum only, and the kernel's own share of it varies by some megabytes.
             let (old, new) = (before.memory.physical_mb, now.memory.physical_mb);
             if old > 0 && new > 0 && old.abs_diff(new) >= 64 {
-                let (importance, kind) = match new < old {
-                    true => (Importance::Alarm, ChangeKind::Vanished),
-                    false => (Importance::Notable, ChangeKind::Added),
+                let (importance, kind) = if new < old {
+                    (Importance::Alarm, ChangeKind::Vanished)
+                } else {
+                    (Importance::Notable, ChangeKind::Added)
                 };
                 let size = |mib: u64| Bytes(mib.saturating_mul(MIB));
                 let text = format!("the machine has {} of memory and had {}", size(new), size(old));

@@ -14,7 +14,7 @@ mod words;
 use std::io;
 use std::time::{Duration, Instant};
 
-use speediso_model::inventory::bmc::Bmc;
+use speediso_model::inventory::bmc::{Bmc, BmcSensor};
 use speediso_model::plan::hex;
 
 pub use self::device::IpmiDevice;
@@ -146,6 +146,14 @@ pub fn examine(bmc: &dyn Ipmi, patience: Duration, unread: &mut Vec<String>) -> 
         Err(e) => unread.push(gap("sensors", &e)),
     }
     Ok(found)
+}
+
+/// The sensors alone, with what they read now; and in words what was cut off when the time ran out.
+///
+/// # Errors
+/// When the BMC does not let its records be read.
+pub fn sensors(bmc: &dyn Ipmi, patience: Duration) -> Result<(Vec<BmcSensor>, Option<String>), IpmiError> {
+    sdr::sensors(bmc, Instant::now() + patience)
 }
 
 /// Section 20.1.

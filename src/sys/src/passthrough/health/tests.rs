@@ -46,8 +46,7 @@ impl Passthrough for Recorded {
     ) -> Result<u32, CommandError> {
         assert!(is_nvme_question(command, &data), "{name}");
         let number = if command.opcode == 0x02 { command.cdw10 & 0xff } else { 0x600 | command.cdw10 & 0xff };
-        let page =
-            self.page(u16::try_from(number).expect("small")).ok_or_else(|| super::nvme::declined(name, 0x109))?;
+        let page = self.page(u16::try_from(number).expect("small")).ok_or_else(|| nvme::declined(name, 0x109))?;
         fill(&mut data, page);
         Ok(0)
     }
