@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use speediso_agent::lldp::{Speaker, begin};
-use speediso_model::lldp::{Heard, IdentifierKind, processed, switch_of};
+use speediso_model::lldp::{Heard, IdentifierKind, Neighbour, processed, switch_of};
 use speediso_sys::lldp::Memory;
 use speediso_sys::roots::Roots;
 
@@ -104,13 +104,15 @@ fn lldpd_and_we_understand_each_other() {
         let found = loop {
             assert!(begun.elapsed() < SOON, "we heard {last:#?}");
             last = heard.borrow_and_update().clone();
-            let here: Vec<_> = last.iter().filter(|h| h.interface == "near").cloned().collect();
-            if let [one] = here.as_slice()
-                && one.neighbour.system_name.as_deref() == Some("leaf-12")
-                && one.neighbour.port.value == "Ethernet7/1"
-                && one.neighbour.forwards()
-            {
-                break one.clone();
+            let ready = |h: &&Heard| {
+                let n = &h.neighbour;
+                h.interface == "near"
+                    && n.system_name.as_deref() == Some("leaf-12")
+                    && n.port.value == "Ethernet7/1"
+                    && n.forwards()
+            };
+            if let Some(found) = last.iter().find(ready) {
+                break found.clone();
             }
             thread::sleep(Duration::from_millis(100));
         };
@@ -128,7 +130,9 @@ fn lldpd_and_we_understand_each_other() {
         assert_eq!(found.neighbour.discarded, 0);
         assert_eq!(processed(&found.neighbour)["switch_system_name"], "leaf-12");
         assert_eq!(Memory::read(&roots).unwrap().heard, last, "what others read is what was heard");
-        assert_eq!(switch_of(std::slice::from_ref(&found.neighbour)), Some(&found.neighbour));
+        // We speak on the far end too: that is another machine there, and not what we are plugged into.
+        let near: Vec<Neighbour> = last.iter().filter(|h| h.interface == "near").map(|h| h.neighbour.clone()).collect();
+        assert_eq!(switch_of(&near), Some(&found.neighbour));
         assert_eq!(found.neighbour.in_words(), "leaf-12 port Ethernet7/1");
 
         // And the other way round.

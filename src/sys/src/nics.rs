@@ -52,6 +52,7 @@ fn interface(roots: &Roots, name: &str, path: &Path) -> Option<Interface> {
         ipv4_address: None,
         ipv6_address: None,
         has_carrier: read_line(&path.join("carrier")).as_deref() == Some("1"),
+        up: read_line(&path.join("flags")).is_some_and(|flags| is_up(&flags)),
         // -1 and 4294967295 both mean unknown, depending on the driver.
         speed_mbps: read_line(&path.join("speed")).and_then(|s| s.parse().ok()).filter(|s| (1..u32::MAX).contains(s)),
         mtu: read_number(&path.join("mtu")).and_then(|m| u32::try_from(m).ok()),
@@ -123,6 +124,11 @@ pub fn add_vlans(roots: &Roots, interfaces: &mut [Interface]) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// IFF_UP of `linux/if.h`, in hex.
+fn is_up(flags: &str) -> bool {
+    u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 != 0)
 }
 
 /// The PCI function a device belongs to: itself, or (virtio, USB) the nearest above it.
@@ -200,6 +206,7 @@ mod tests {
             ("carrier", "1\n"),
             ("speed", "-1\n"),
             ("mtu", "1500\n"),
+            ("flags", "0x1003\n"),
         ];
         let virtio = nic("enp1s0", "pci0000:00/0000:01:00.0/virtio0", &up);
         fs::write(virtio.join("vendor"), "0x1af4\n").unwrap();
@@ -247,7 +254,7 @@ mod tests {
         assert_eq!(nics.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["eno1", "enp1s0", "ib0"]);
         assert_eq!(nics[0].driver.as_deref(), Some("ixgbe"));
         assert_eq!(nics[0].speed_mbps, Some(10_000));
-        assert!(!nics[0].has_carrier);
+        assert!(!nics[0].has_carrier && !nics[0].up && nics[1].up);
         let virtio = &nics[1];
         assert_eq!(virtio.mac_address, "52:54:00:ab:cd:ef");
         assert_eq!(virtio.pci_address.as_deref(), Some("0000:01:00.0"));

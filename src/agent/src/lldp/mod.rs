@@ -74,6 +74,8 @@ impl Listener {
                     .filter(|h| !kept.heard.iter().any(|k| k.interface == h.interface && k.neighbour.is(&h.neighbour)))
                 {
                     tracing::info!("{} is plugged into {}", new.interface, new.neighbour.in_words());
+                    // Who is new has not heard us yet, and need not wait for half a minute.
+                    self.ports.iter().filter(|p| p.name == new.interface).for_each(|port| self.speak(port));
                 }
                 kept.heard = heard;
                 self.keep(&kept);

@@ -275,6 +275,7 @@ impl InterfaceHints {
             }
         }
         match self.carrier {
+            Some(true) if !nic.up => Some("it is down, so that its link is not known".to_owned()),
             Some(true) if !nic.has_carrier => Some("it has no link".to_owned()),
             Some(false) if nic.has_carrier => Some("it has a link".to_owned()),
             _ => None,

@@ -50,6 +50,7 @@ fn machine() -> Inventory {
             firmware_version: Some("4.40".into()),
             speed_mbps: Some(25_000),
             has_carrier: true,
+            up: true,
             ..Interface::default()
         })
         .collect();

@@ -275,7 +275,8 @@ impl Found {
                 let text = format!("the network interface {} ({}): {what}", new.name, new.own_mac());
                 self.put(importance, ChangeKind::Changed, Part::Interface, new.own_mac(), text);
             };
-            if old.has_carrier && !new.has_carrier {
+            // One that is down now was not brought up by this boot, and says nothing of its cable.
+            if old.has_carrier && new.up && !new.has_carrier {
                 note(Importance::Notable, "it has no link any more".to_owned());
             }
             if slower(old.speed_mbps, new.speed_mbps) {

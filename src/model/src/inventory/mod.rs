@@ -186,7 +186,10 @@ pub struct Interface {
     pub mac_address: String,
     pub ipv4_address: Option<String>,
     pub ipv6_address: Option<String>,
+    /// Of an interface that is down nobody knows: `up` tells.
     pub has_carrier: bool,
+    /// Switched on, whether or not there is a cable.
+    pub up: bool,
     pub speed_mbps: Option<u32>,
     pub mtu: Option<u32>,
     /// PCI vendor and device id, `0x8086`.

@@ -37,6 +37,7 @@ fn nic(n: u32) -> Interface {
         name: format!("eth{n}"),
         mac_address: format!("52:54:00:00:00:{n:02x}"),
         has_carrier: true,
+        up: true,
         speed_mbps: Some(25_000),
         pci_address: Some(format!("0000:{n:02x}:00.0")),
         firmware_version: Some("8.30".into()),
@@ -143,6 +144,9 @@ fn every_kind_of_change_is_told_in_words() {
 
 #[test]
 fn what_was_not_read_is_no_change() {
+    let mut down = machine();
+    (down.interfaces[0].has_carrier, down.interfaces[0].up, down.interfaces[0].speed_mbps) = (false, false, None);
+    assert_eq!(compare(&machine(), &down), []);
     let mut blind = Inventory { unread: vec![unlisted::DISKS.because("permission denied")], ..Inventory::default() };
     blind.unread.push(unlisted::INTERFACES.because("permission denied"));
     assert_eq!(compare(&machine(), &blind), []);
