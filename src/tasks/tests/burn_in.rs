@@ -251,8 +251,12 @@ fn a_command_is_measured_by_its_words() {
     assert_eq!(report.verdict, Worst::Inconclusive, "{:?}", report.reasons);
     let (_, report) = burn.run(&with("0", json!({"argv": ["no-such-program"]})));
     assert!(report.reasons[0].contains("no-such-program is not in this live system"), "{:?}", report.reasons);
-    let (result, _) = burn.run(&with("0", json!({"argv": ["no-such-program"], "required": false})));
-    assert_eq!(result.outcome, Outcome::Verified);
+    let mut optional = with("0", json!({"argv": ["no-such-program"], "required": false}));
+    let (_, report) = burn.run(&optional);
+    assert_eq!(report.verdict, Worst::Inconclusive, "nothing at all was found out");
+    optional["steps"].as_array_mut().expect("steps").push(json!({"step": "pause", "duration": 1}));
+    let (result, _) = burn.run(&optional);
+    assert_eq!(result.outcome, Outcome::Verified, "{:?}", result.fault);
     let (_, report) =
         burn.run(&with("0", json!({"argv": ["sleep", "60"], "duration": 1, "metrics": [], "limits": []})));
     assert!(report.reasons[0].contains("sleep did not end within 1 s"), "{:?}", report.reasons);
@@ -296,7 +300,7 @@ fn a_sensor_that_vanishes_is_no_pass_and_one_that_is_hot_a_fault() {
     put(&chip.join("temp1_label"), "Inlet");
     put(&chip.join("fan1_input"), "1200");
     let scenario = |max: u32| {
-        steps(json!([{"step": "sensors", "duration": 4, "every": 1,
+        steps(json!([{"step": "sensors", "duration": 6, "every": 1,
             "limits": [{"measurement": "sensor.temperature.max", "where": "board/*", "max": max}]}]))
     };
     let (result, report) = burn.run(&scenario(95));

@@ -103,7 +103,7 @@ impl Memory {
         }
         let mut pieces = Pieces::take(portion, ledger, live, &mut part.notices);
         part.bytes = pieces.bytes();
-        let mut sweeper = Sweeper::new(live, ledger, &*self.meddler, portion.node);
+        let mut sweeper = Sweeper::new(live, &*self.meddler, portion.node);
         while !pieces.is_empty() {
             for pattern in self.patterns() {
                 sweeper.sweep(*pattern, &mut pieces, part.passes);

@@ -13,7 +13,7 @@ use speediso_sys::vector::{self, Pattern, Width};
 use super::super::live::Live;
 use super::super::meddle::Meddler;
 use super::fault::{Faults, Kind, WrongWord};
-use super::pieces::{Ledger, Pieces};
+use super::pieces::Pieces;
 
 /// 32 KiB: stays in the first cache between being checked and being written again.
 const BLOCK: usize = 4096;
@@ -103,7 +103,6 @@ impl Fill {
 
 pub(super) struct Sweeper<'a> {
     live: &'a Live<'a>,
-    ledger: &'a Ledger<'a>,
     meddler: &'a dyn Meddler,
     node: u32,
     width: Width,
@@ -115,10 +114,9 @@ pub(super) struct Sweeper<'a> {
 }
 
 impl<'a> Sweeper<'a> {
-    pub(super) fn new(live: &'a Live<'a>, ledger: &'a Ledger<'a>, meddler: &'a dyn Meddler, node: u32) -> Self {
+    pub(super) fn new(live: &'a Live<'a>, meddler: &'a dyn Meddler, node: u32) -> Self {
         Self {
             live,
-            ledger,
             meddler,
             node,
             width: Width::for_memory(),
@@ -247,15 +245,10 @@ impl<'a> Sweeper<'a> {
         let mut words_done = 0;
         for n in 0..blocks {
             // A first sweep is finished whatever its time, unless nobody wants it any more: less proves nothing.
-            if n % ASK_EVERY == 0
-                && (self.live.cut_short().is_some()
-                    || (self.live.is_over() && self.sweeps > 0)
-                    || self.ledger.is_short())
-            {
-                self.cut_off = self.live.is_over();
-                if self.cut_off {
-                    break;
-                }
+            let is_enough = || self.live.cut_short().is_some() || (self.live.is_over() && self.sweeps > 0);
+            if n % ASK_EVERY == 0 && is_enough() {
+                self.cut_off = true;
+                break;
             }
             let block = if downwards { blocks - 1 - n } else { n };
             let from = block * BLOCK;
