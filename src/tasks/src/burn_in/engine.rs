@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -208,9 +207,4 @@ fn told(report: &StepReport) -> String {
         [only] => format!("{}: {only}", report.verdict.worst().name()),
         [first, rest @ ..] => format!("{}: {first}, and {} more", report.verdict.worst().name(), rest.len()),
     }
-}
-
-impl Guard {
-    /// How often it looks.
-    pub(super) const EVERY: Duration = Duration::from_secs(1);
 }

@@ -3,6 +3,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use speediso_model::burn_in::Measurement;
 use speediso_sys::kernel_log::{self, KernelLog};
@@ -22,6 +23,9 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// How often it looks.
+    const EVERY: Duration = Duration::from_secs(1);
+
     pub(super) fn set(roots: &Roots) -> Self {
         Self {
             roots: roots.clone(),
@@ -37,17 +41,19 @@ impl Guard {
         let mut last = self.before.clone();
         loop {
             let is_last = !matches!(done.recv_timeout(Self::EVERY), Err(RecvTimeoutError::Timeout));
-            let fault = |what: &str| lives.iter().take(1).for_each(|live| live.fault(what));
             for line in self.new_errors() {
-                fault(&format!("the kernel reports {line}"));
+                lives.iter().take(1).for_each(|live| live.tell(&format!("the kernel reports {line}")));
                 n_lines += 1;
                 if lines.len() < KEPT {
                     lines.push(line);
                 }
             }
             let now = machine_check::read(&self.roots);
-            for (what, count) in now.since(&last).faults() {
-                fault(&format!("{count} new: {what}"));
+            let new = now.since(&last);
+            let hard = new.mce.unwrap_or(0) > 0 || new.controllers.values().any(|errors| errors.uncorrected > 0);
+            for (what, count) in new.faults() {
+                let said = format!("{count} new: {what}");
+                lives.iter().take(1).for_each(|live| if hard { live.fault(&said) } else { live.tell(&said) });
             }
             last = now;
             lives.iter().for_each(Live::clock);

@@ -124,14 +124,19 @@ impl<'a> Live<'a> {
 
     /// Something is broken: told at once, and the end of all if the scenario says so.
     pub(crate) fn fault(&self, what: &str) {
+        self.tell(what);
+        if self.stops {
+            self.stop.because(&format!("a fault was found in {}", self.step.title()));
+        }
+    }
+
+    /// Something that a limit may allow: told at once, judged at the end.
+    pub(super) fn tell(&self, what: &str) {
         let title = self.step.title();
         match self.told.fetch_add(1, Ordering::Relaxed) {
             n if n < TOLD => self.ctx.reporter.notice(&format!("{title}: {what}")),
             TOLD => self.ctx.reporter.notice(&format!("{title}: more faults; the report has them")),
             _ => {}
-        }
-        if self.stops {
-            self.stop.because(&format!("a fault was found in {title}"));
         }
     }
 
