@@ -14,6 +14,7 @@ use super::write::measure::{Measured, agent_with, pipe};
 use crate::show::fact;
 
 const SIZE: u64 = 1 << 30;
+const GIB: f64 = 1_073_741_824.0;
 /// Of moving inversions: three times written and three times read back each.
 const PASSES: u64 = 8;
 const SECONDS: u64 = 10;
@@ -42,7 +43,7 @@ pub(super) fn run(agent: &Path, rounds: u32, out: &Path) -> Result<()> {
             let (bytes, measured) = (row.run)(agent, dir.path(), threads).with_context(|| row.name)?;
             // The first round warms up and is not counted.
             if round > 0 {
-                row.rates.push(bytes / measured.wall / (1 << 30) as f64);
+                row.rates.push(bytes / measured.wall / GIB);
                 row.peak_mib = row.peak_mib.max(measured.peak_mib);
             }
         }
@@ -88,11 +89,11 @@ fn ours(agent: &Path, dir: &Path, _: u64) -> Result<(f64, Measured)> {
 
 #[allow(clippy::cast_precision_loss, reason = "GiB")]
 fn memtester(_: &Path, dir: &Path, threads: u64) -> Result<(f64, Measured)> {
-    let each = SIZE / threads >> 20;
+    let each = (SIZE / threads) >> 20;
     let line = format!(
         "export MEMTESTER_TEST_MASK=1; for i in $(seq {threads}); do memtester {each}M 1 & pids+=($!); done; for p in \"${{pids[@]}}\"; do wait $p; done"
     );
-    Ok(((2 * 17 * each * threads << 20) as f64, pipe(&line, dir)?))
+    Ok((((2 * 17 * each * threads) << 20) as f64, pipe(&line, dir)?))
 }
 
 fn stress_ng(_: &Path, dir: &Path, threads: u64) -> Result<(f64, Measured)> {
