@@ -106,7 +106,7 @@ impl Painter {
 
     /// Log lines below the head. A long one goes on in the next row by the terminal's own wrapping, so that what is
     /// copied from there, or logged elsewhere, is the line.
-    pub(super) fn lines(&mut self, lines: &[String]) -> Vec<u8> {
+    pub(super) fn lines(&self, lines: &[String]) -> Vec<u8> {
         let mut out = Vec::new();
         for line in lines {
             out.extend_from_slice(harmless_text(line).as_bytes());
