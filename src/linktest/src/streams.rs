@@ -135,7 +135,7 @@ pub(crate) fn run(
     let begin = Instant::now();
     let (out, into) = (Gauge::new(begin), Gauge::new(begin));
     let mut done = Done::default();
-    let results: Vec<(Option<Counted>, Option<Counted>)> = std::thread::scope(|scope| {
+    let results: Vec<Halves> = std::thread::scope(|scope| {
         let workers: Vec<_> = streams
             .iter_mut()
             .map(|stream| {
@@ -148,7 +148,7 @@ pub(crate) fn run(
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect::<Result<_, LinkError>>()
     })?;
-    let seconds = |found: &dyn Fn(&(Option<Counted>, Option<Counted>)) -> Option<Duration>| {
+    let seconds = |found: &dyn Fn(&Halves) -> Option<Duration>| {
         results.iter().filter_map(found).max().unwrap_or_default().as_secs_f64()
     };
     if sends {
@@ -175,6 +175,9 @@ struct Counted {
     took: Duration,
 }
 
+/// What was sent, and what was received, on one stream.
+type Halves = (Option<Counted>, Option<Counted>);
+
 #[allow(clippy::too_many_arguments, reason = "one call")]
 fn both<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
@@ -185,7 +188,7 @@ fn both<'scope, 'env>(
     stop: &'env Stop,
     out: &'env Gauge,
     into: &'env Gauge,
-) -> Result<(Option<Counted>, Option<Counted>), LinkError> {
+) -> Result<Halves, LinkError> {
     let begin = Instant::now();
     let sender = if sends {
         let mut away = Stream {

@@ -147,6 +147,12 @@ impl LatencyHistogram {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "small numbers of a test"
+    )]
     use super::*;
     use proptest::prelude::*;
 

@@ -17,7 +17,7 @@ fn task(steps: &Value) -> Task {
     Task::BurnIn(BurnInTask { scenario: serde_json::from_value(scenario).unwrap() })
 }
 
-fn disk_step(disks: &[&LoopDisk], more: Value) -> Value {
+fn disk_step(disks: &[&LoopDisk], more: &Value) -> Value {
     let hints: Vec<Value> = disks.iter().map(|d| serde_json::to_value(d.hints()).unwrap()).collect();
     let mut step = json!({"step": "disk", "duration": "1s", "devices": {"hints": hints}});
     step.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -43,7 +43,7 @@ fn reading_changes_nothing_and_maps_the_disk() {
     let bench = Bench::new();
     let disks = [LoopDisk::new(24 * MIB, 512), LoopDisk::new(16 * MIB, 4096)];
     let before: Vec<_> = disks.iter().map(|d| d.fill(5)).collect();
-    let result = bench.run(&task(&json!([disk_step(&[&disks[0], &disks[1]], json!({}))])));
+    let result = bench.run(&task(&json!([disk_step(&[&disks[0], &disks[1]], &json!({}))])));
     let report = report(&result);
     assert_eq!((result.outcome, report.verdict), (Outcome::Verified, Worst::Passed), "{result:?}");
     assert!(disks.iter().zip(&before).all(|(disk, before)| disk.digest() == *before));
@@ -65,7 +65,7 @@ fn verified_writes_change_the_disk_and_say_so() {
     let (disk, neighbour) = (LoopDisk::new(16 * MIB, 512), LoopDisk::new(8 * MIB, 512));
     let before = neighbour.fill(9);
     disk.fill(1);
-    let task = task(&json!([disk_step(&[&disk], json!({"verify_writes": true}))]));
+    let task = task(&json!([disk_step(&[&disk], &json!({"verify_writes": true}))]));
     let plan = speediso_tasks::plan(&task, &bench.ctx).unwrap();
     assert!(plan.destructive && plan.devices.len() == 1 && plan.to_string().contains("DESTROYS"), "{plan}");
     let result = bench.run(&task);
@@ -82,7 +82,7 @@ fn verified_writes_change_the_disk_and_say_so() {
     disk.fill(2);
     let other = LoopDisk::new(16 * MIB, 512);
     let changed =
-        speediso_tasks::plan(&self::task(&json!([disk_step(&[&other], json!({"verify_writes": true}))])), &bench.ctx);
+        speediso_tasks::plan(&self::task(&json!([disk_step(&[&other], &json!({"verify_writes": true}))])), &bench.ctx);
     let result = speediso_tasks::execute(&task, &changed.unwrap().digest(), &bench.ctx);
     failed(&result, Outcome::FailedUnchanged, FaultCode::PlanMismatch);
     assert_ne!(&disk.bytes(4096, 8), b"SPDBURN1");
@@ -93,7 +93,7 @@ fn a_limit_that_nothing_keeps_fails_the_disk_that_broke_it() {
     let bench = Bench::new();
     let disk = LoopDisk::new(8 * MIB, 512);
     let limits = json!({"limits": [{"measurement": "disk.read.bandwidth", "min": 1e15}], "verify_writes": true});
-    let result = bench.run(&task(&json!([disk_step(&[&disk], limits)])));
+    let result = bench.run(&task(&json!([disk_step(&[&disk], &limits)])));
     failed(&result, Outcome::FailedChanged, FaultCode::HardwareFault);
     assert_eq!(result.devices[0].outcome, Outcome::FailedChanged);
     let said = result.fault.unwrap().to_string();
@@ -107,10 +107,10 @@ fn a_disk_in_use_is_read_but_never_written() {
     let before = disk.fill(3);
     // O_EXCL: as a mount or an array would hold it.
     let held = std::fs::OpenOptions::new().read(true).custom_flags(0o200).open(&disk.device).unwrap();
-    let result = bench.run(&task(&json!([disk_step(&[&disk], json!({"verify_writes": true}))])));
+    let result = bench.run(&task(&json!([disk_step(&[&disk], &json!({"verify_writes": true}))])));
     assert_eq!(result.outcome, Outcome::FailedUnchanged, "{result:?}");
     assert_eq!(disk.digest(), before);
-    let result = bench.run(&task(&json!([disk_step(&[&disk], json!({}))])));
+    let result = bench.run(&task(&json!([disk_step(&[&disk], &json!({}))])));
     assert_eq!(result.outcome, Outcome::Verified, "{result:?}");
     drop(held);
 }

@@ -71,7 +71,7 @@ async fn logged_in(State(app): State<AppState>, request: Request, next: Next) ->
     if request.uri().path().starts_with("/fragments/") {
         return ApiError::new(
             StatusCode::UNAUTHORIZED,
-            speediso_model::fault::FaultCode::TokenRefused,
+            FaultCode::TokenRefused,
             "log in again: the session ended",
         )
         .into_response();
@@ -164,6 +164,6 @@ async fn certificate(State(app): State<AppState>, Path(number): Path<u64>) -> Re
 
 fn parse(node: &str) -> Result<NodeId, ApiError> {
     node.parse().map_err(|_| {
-        ApiError::new(StatusCode::NOT_FOUND, speediso_model::fault::FaultCode::TaskInvalid, "there is no such machine")
+        ApiError::new(StatusCode::NOT_FOUND, FaultCode::TaskInvalid, "there is no such machine")
     })
 }

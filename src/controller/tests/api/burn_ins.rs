@@ -99,8 +99,8 @@ async fn machines_that_wait_are_paired_and_nobody_else_is() {
     assert_eq!((role, partner.to_string().as_str()), (NetworkRole::Listen, "192.0.2.2:5000"));
     assert!(secret == same && secret.len() == 64);
 
-    declined(pair(&a, run_b, "192.0.2.1:4000").await, 403, FaultCode::NotArmed);
+    declined(pair(&a, run_b, "192.0.2.1:4000").await, 409, FaultCode::NotArmed);
     declined(pair(&a, run_a, "0.0.0.0:4000").await, 400, FaultCode::ProtocolError);
     agent_fails(&a, run_a).await;
-    declined(pair(&a, run_a, "192.0.2.1:4000").await, 403, FaultCode::NotArmed);
+    declined(pair(&a, run_a, "192.0.2.1:4000").await, 409, FaultCode::NotArmed);
 }

@@ -27,15 +27,15 @@ pub(super) fn controller(ctx: &TaskCtx) -> Option<SocketAddr> {
     (host, url.port_or_known_default()?).to_socket_addrs().ok()?.next()
 }
 
-fn inconclusive(e: speediso_linktest::LinkError) -> Fault {
-    Fault::from_error(FaultCode::BurnInInconclusive, &e)
+fn inconclusive(e: &speediso_linktest::LinkError) -> Fault {
+    Fault::from_error(FaultCode::BurnInInconclusive, e)
 }
 
 pub(super) fn meet(address: IpAddr, terms: &Terms, wait: Duration, stop: &Stop, ctx: &TaskCtx) -> Result<Link, Fault> {
     let Some(uploads) = &ctx.uploads else {
         return Err(Fault::new(FaultCode::TaskInvalid, "there is no controller that could pair this machine"));
     };
-    let listener = Listener::open(SocketAddr::new(address, 0), None).map_err(inconclusive)?;
+    let listener = Listener::open(SocketAddr::new(address, 0), None).map_err(|e| inconclusive(&e))?;
     let request = PairRequest { address: listener.address(), terms: terms.to_string() };
     let begin = Instant::now();
     let mut waited_for: Option<Fault> = None;
@@ -52,7 +52,7 @@ pub(super) fn meet(address: IpAddr, terms: &Terms, wait: Duration, stop: &Stop, 
                         connect(address, partner, &secret, MEET, stop)
                     }
                 }
-                .map_err(inconclusive);
+                .map_err(|e| inconclusive(&e));
             }
             Ok(PairAnswer::Wait { again_ms }) => pause(Duration::from_millis(again_ms.clamp(100, 30_000)), ctx)?,
             // It may be away for a moment; what it refuses, it will go on refusing.
