@@ -18,6 +18,7 @@ qemu-system-x86: virtual machines of demo and tests
 ovmf: their UEFI firmware
 ipxe: network boot loaders
 dnsmasq-base: DHCP and TFTP in the laboratory
+ethtool: checksums where a test carries frames by hand
 iproute2: network namespaces
 nginx-light: web server of the laboratory and the benchmarks
 mmdebstrap: the Debian image of the demo

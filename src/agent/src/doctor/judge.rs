@@ -368,6 +368,7 @@ pub(super) fn gateway_of(nic: &Nic, gateway: IpAddr, wire: Option<&Wire>, echo: 
         (IpAddr::V6(_), Some(wire)) if wire.routers.keys().any(|router| IpAddr::V6(*router) == gateway) => {
             return check(Verdict::Ok, format!("advertises itself; {ping}"));
         }
+        _ if echo.is_none() => return check(Verdict::Skipped, "cannot be asked".into()).do_this("run this as root"),
         _ => return check(Verdict::Warning, ping).do_this("check that this is the router's address"),
     };
     let Some(claims) = claims else {

@@ -128,10 +128,7 @@ impl Examination {
             all.iter().filter(|nic| nic.name == *named || Some(nic.mac_text()) == mac).cloned().collect();
         if found.is_empty() {
             let known = span::list(all.iter().map(|nic| &nic.name));
-            return Err(Fault::new(
-                FaultCode::CmdlineInvalid,
-                format!("there is no interface {named:?}; there are: {known}"),
-            ));
+            return Err(bad_input(format!("there is no interface {named:?}; there are: {known}")));
         }
         Ok(found)
     }
@@ -179,6 +176,12 @@ pub(crate) async fn after_failure(examination: Examination, engine: Engine, stat
         tracing::warn!("ignoring that the report could not be kept: {error}");
     }
     engine.tell(None, EventKind::NetworkExamined { report });
+}
+
+fn bad_input(what: String) -> Fault {
+    let mut fault = Fault::new(FaultCode::CmdlineInvalid, what);
+    fault.advice = "correct what was given; see speediso-agent network-doctor --help".to_owned();
+    fault
 }
 
 /// What was found out on one interface.

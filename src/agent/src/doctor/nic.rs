@@ -101,7 +101,7 @@ pub(super) async fn read(handle: &Handle, roots: &Roots) -> Result<Vec<Nic>, rtn
         nic.gateways = routes.iter().filter_map(|route| gateway(route, nic.index)).collect();
         nic.gateways.dedup();
     }
-    let carrying: Vec<u32> = nics.iter().filter(|nic| nic.is_configured()).filter_map(|nic| nic.below).collect();
+    let carrying: Vec<u32> = nics.iter().filter_map(|nic| nic.below).collect();
     for nic in &mut nics {
         nic.is_member |= carrying.contains(&nic.index) && !nic.is_configured();
     }

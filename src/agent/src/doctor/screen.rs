@@ -61,7 +61,7 @@ fn lines(check: &Check) -> Vec<String> {
     if !matches!(check.verdict, Verdict::Warning | Verdict::Failed) {
         return vec![cut(&format!("{front}{text}"), WIDTH)];
     }
-    let mut lines = wrap(&text, WIDTH - MARGIN, 2);
+    let mut lines = wrap(&text, WIDTH - MARGIN, 4);
     if !check.advice.is_empty() {
         lines.extend(wrap(&format!("-> {}", check.advice), WIDTH - MARGIN, 2));
     }
@@ -79,20 +79,29 @@ fn cut(text: &str, width: usize) -> String {
 /// At blanks, into at most `most` lines; the rest is cut.
 fn wrap(text: &str, width: usize, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
-    for word in text.split(' ') {
+    for word in text.split(' ').flat_map(|word| pieces(word, width)) {
         let is_last = lines.len() == most;
         let line = lines.last_mut().expect("never empty");
         let length = line.chars().count();
         if length == 0 {
-            line.push_str(word);
+            line.push_str(&word);
         } else if length + 1 + word.chars().count() <= width || is_last {
             line.push(' ');
-            line.push_str(word);
+            line.push_str(&word);
         } else {
-            lines.push(word.to_owned());
+            lines.push(word);
         }
     }
     lines.iter().map(|line| cut(line, width)).collect()
+}
+
+/// A fingerprint is longer than a line, and must be there to the last digit.
+fn pieces(word: &str, width: usize) -> Vec<String> {
+    let characters: Vec<char> = word.chars().collect();
+    if characters.is_empty() {
+        return vec![String::new()];
+    }
+    characters.chunks(width).map(|piece| piece.iter().collect()).collect()
 }
 
 #[cfg(test)]
@@ -125,6 +134,14 @@ mod tests {
                       router is not in this VLAN
         FAILED. Begin with: gateway eth0 192.0.2.254
         ");
+    }
+
+    #[test]
+    fn a_fingerprint_is_shown_whole() {
+        let digest = format!("sha256:{}", "5a".repeat(32));
+        let tls = Check::new(CheckKind::Tls, "boot.example", Verdict::Failed, format!("it shows CN=CA {digest}"));
+        let shown: String = lines(&tls).iter().flat_map(|line| line.chars().skip(MARGIN)).collect();
+        assert!(shown.contains(&digest), "{shown}");
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Bonds and VLANs, made as the command line says. What an agent made that died is taken as it is.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rtnetlink::packet_route::link::InfoKind;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::error;
 use super::layer::{Bond, Members, Vlan};
 use super::link::{LinkError, Links, Nic};
-use super::{NIC_WAIT, Tried, no_carrier};
+use super::{NIC_WAIT, Tried, no_carrier, v6};
 
 /// Not `bond0`: the module makes one of that name by itself when it is loaded.
 const BOND: &str = "uplink";
@@ -155,6 +156,8 @@ async fn with_link(links: &Links, all: &[Nic], limit: Duration) -> Result<Vec<Ni
 pub(super) async fn vlan(links: &Links, parents: &[Nic], wanted: &Vlan) -> Result<Vec<Nic>, Fault> {
     let mut made = Vec::new();
     for parent in parents {
+        // What is untagged there is another network, whose routers have no say.
+        v6::leave(Path::new("/proc"), &parent.name);
         if !parent.is_up {
             links.set_up(parent).await.map_err(|e| not_made(&e, "speediso.vlan"))?;
         }

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 
-pub const MAC: &str = "02:00:00:00:00:0a";
+pub(crate) const MAC: &str = "02:00:00:00:00:0a";
 
 /// Runs `test` in a thread with its own network and host name, bounded in time.
-pub fn isolated(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn isolated(test: impl FnOnce() + Send + 'static) {
     let running = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
             .expect("this test makes network namespaces: run it as root");
@@ -39,13 +39,13 @@ pub fn isolated(test: impl FnOnce() + Send + 'static) {
 }
 
 /// Runs `ip` in this thread's namespace, which a child inherits.
-pub fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is needed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A second network at the other end of a veth pair: a thread that lives in it and runs what it is given.
-pub struct Far {
+pub(crate) struct Far {
     namespace: fs::File,
     _holder: JoinHandle<()>,
     done: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ pub struct Far {
 
 impl Far {
     /// `near` appears here with `mac`, its peer `far0` there with `address`.
-    pub fn joined(near: &str, mac: &str, address: &str) -> Self {
+    pub(crate) fn joined(near: &str, mac: &str, address: &str) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = std::sync::mpsc::channel();
         let ends = Arc::clone(&done);
@@ -79,7 +79,7 @@ impl Far {
     }
 
     /// Runs something there and waits for it.
-    pub fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
         let namespace = self.namespace.try_clone().expect("cloned");
         thread::spawn(move || {
             setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).expect("root");
@@ -90,16 +90,16 @@ impl Far {
     }
 
     /// Serves IPv4 addresses, and what `more` says.
-    pub fn dnsmasq(&self, dir: &Path, more: &[&str]) -> Server {
+    pub(crate) fn dnsmasq(&self, dir: &Path, more: &[&str]) -> Server {
         self.dnsmasq_with(dir, &[&["--dhcp-range=192.0.2.100,192.0.2.110,255.255.255.0,1h"], more].concat())
     }
 
-    pub fn dnsmasq_with(&self, dir: &Path, more: &[&str]) -> Server {
+    pub(crate) fn dnsmasq_with(&self, dir: &Path, more: &[&str]) -> Server {
         self.dnsmasq_plain(dir, &[&["--interface=far0"], more].concat())
     }
 
     /// Only what `more` says.
-    pub fn dnsmasq_plain(&self, dir: &Path, more: &[&str]) -> Server {
+    pub(crate) fn dnsmasq_plain(&self, dir: &Path, more: &[&str]) -> Server {
         let mut arguments: Vec<String> = [
             "--keep-in-foreground",
             "--conf-file=/dev/null",
@@ -134,7 +134,7 @@ impl Far {
     }
 
     /// A server of our own: answers every packet with what `answer` makes of it, until the test ends.
-    pub fn responder(&self, mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) {
+    pub(crate) fn responder(&self, mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) {
         let done = Arc::clone(&self.done);
         let socket = self.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:67").expect("the server's port");
@@ -162,13 +162,13 @@ impl Drop for Far {
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -180,13 +180,13 @@ impl Drop for Server {
     }
 }
 
-pub fn shown(arguments: &str) -> String {
+pub(crate) fn shown(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is needed");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A reply to `request` with these options after type and server.
-pub fn reply(request: &[u8], kind: u8, server: [u8; 4], address: [u8; 4], options: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn reply(request: &[u8], kind: u8, server: [u8; 4], address: [u8; 4], options: &[&[u8]]) -> Vec<u8> {
     let mut packet = request[..240].to_vec();
     packet[0] = 2;
     packet[16..20].copy_from_slice(&address);

@@ -112,6 +112,7 @@ fn a_gateway_is_there_if_it_answers_in_any_way() {
     assert_eq!(judged(Some(&Wire::default()), Some(Echo::Silence)), Verdict::Failed);
     assert_eq!(judged(None, answered), Verdict::Ok, "without the right to listen, a ping is enough");
     assert_eq!(judged(None, Some(Echo::Silence)), Verdict::Warning, "unknown is not failed");
+    assert_eq!(judged(None, None), Verdict::Skipped, "not asked is not unknown");
 }
 
 #[test]
