@@ -59,7 +59,15 @@ fn judge(host: &str, asked: &Asked, answers: &BTreeSet<&BTreeSet<IpAddr>>) -> Ch
         Some(found) => {
             let text = format!("{host} is {} ({} ms)", span::list(found), span::ms(asked.took));
             let list: Vec<String> = found.iter().map(ToString::to_string).collect();
-            if answers.iter().any(|other| !other.is_empty() && *other != found) {
+            if matches!((&asked.four, &asked.six), (Ok(Answer::Error(_)), _) | (_, Ok(Answer::Error(_)))) {
+                // Resolvers differ in this, and the one of musl gives up: the agent does not find the name then.
+                let errors = error_text(&asked.four, &asked.six);
+                check(Verdict::Warning, format!("{text}, but with an error for the other protocol: {errors}"))
+                    .fact("addresses", list)
+                    .do_this(
+                        "have it answer \"no such address\" instead: with an error the whole name counts as not found",
+                    )
+            } else if answers.iter().any(|other| !other.is_empty() && *other != found) {
                 check(Verdict::Warning, format!("{text}; another server says otherwise"))
                     .fact("addresses", list)
                     .do_this("find out which name server is right: machines ask either")
@@ -93,15 +101,14 @@ fn found(four: &Said, six: &Said) -> Option<BTreeSet<IpAddr>> {
 }
 
 fn error_text(four: &Said, six: &Said) -> String {
-    let of = |answer: &Said| match answer {
-        Ok(Answer::Error(2)) => "server failure".to_owned(),
-        Ok(Answer::Error(5)) => "refused".to_owned(),
-        Ok(Answer::Error(code)) => format!("code {code}"),
-        Ok(_) => "nothing".to_owned(),
-        Err(error) => error.clone(),
+    let of = |answer: &Said, protocol: &str| match answer {
+        Ok(Answer::Error(2)) => Some(format!("server failure for {protocol}")),
+        Ok(Answer::Error(5)) => Some(format!("refused for {protocol}")),
+        Ok(Answer::Error(code)) => Some(format!("code {code} for {protocol}")),
+        Ok(_) => None,
+        Err(error) => Some(format!("{error} for {protocol}")),
     };
-    let (four, six) = (of(four), of(six));
-    if four == six { four } else { format!("{four} for IPv4, {six} for IPv6") }
+    span::list([of(four, "IPv4"), of(six, "IPv6")].into_iter().flatten())
 }
 
 fn servers(resolv_conf: &str) -> Vec<IpAddr> {
