@@ -12,27 +12,32 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use speediso_lab::{Lab, tool};
+use speediso_lab::{Firmware, Lab, tool};
 use speediso_model::fault::FaultCode;
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
-use speediso_tests::{BOOT, LiveSsh, Ramdisk, SOON, TestDisk, programs};
+use speediso_tests::{BOOT, LiveSsh, Ramdisk, SOON, TestDisk, programs, stack_archive};
 
-use left_overs::{Case, cases};
+use left_overs::{Case, cases, fabric, firmware};
 
 const PORT: u16 = 8083;
 const MACHINE: &str = "TEARDOWN";
 /// For building or for taking down one of them.
 const ONE: Duration = Duration::from_secs(120);
 
-/// What every script begins with: the tools, and the disks by their serial numbers.
+/// What every script begins with: the tools, and the disks by their serial numbers. All of fifty disks are looked at once, and
+/// not for each name again.
 const PRELUDE: &str = r#"set -e
 export DM_DISABLE_UDEV=1 IMSM_NO_PLATFORM=1 PATH=/sbin:/usr/sbin:/bin:/usr/bin
 t() { program=$1; shift; /opt/stack/lib/ld-linux-x86-64.so.2 --library-path /opt/stack/lib "/opt/stack/bin/$program" "$@"; }
 lvm() { t lvm "$@" --config 'global{thin_check_executable="" use_lvmpolld=0} activation{udev_sync=0 udev_rules=0 monitoring=0} backup{backup=0 archive=0} devices{use_devicesfile=0 obtain_device_list_from_udev=0}'; }
-d() { for b in /sys/block/*; do
+scan() { for b in /sys/block/*; do
+    [ -e /dev/${b##*/} ] || continue # one path of several to an NVMe disk
     s=$(cat $b/serial $b/device/serial 2>/dev/null || true; tr -cd '[:alnum:]-' <$b/device/vpd_pg80 2>/dev/null || true)
-    case "$(echo $s)" in "$1"|"P$1"|*"$1") echo /dev/${b##*/}; return;; esac
-done; echo "no disk $1" >&2; return 1; }
+    echo $s /dev/${b##*/}
+done >/run/serials; }
+d() { [ -e /run/serials ] || scan
+    disk=$(grep -m 1 "$1 /dev/" /run/serials) || { scan; disk=$(grep -m 1 "$1 /dev/" /run/serials); } || { echo "no disk $1" >&2; return 1; }
+    echo ${disk##* }; }
 md() { mdadm --create --run --quiet "$@"; }
 size() { echo $(($(blockdev --getsize64 $1) / 512)); }
 number() { cat /sys/class/block/${1#/dev/}/dev; }
@@ -113,8 +118,7 @@ fn every_stack_is_taken_down_and_nothing_else() {
     let lab = Lab::builder().build().unwrap();
     let files = lab.dir().join("files");
     std::fs::create_dir(&files).unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/stack.sh");
-    tool::run(Command::new(root).arg(files.join("stack.tar"))).unwrap();
+    stack_archive(&files.join("stack.tar")).unwrap();
     let _server = lab.serve_files(PORT, &files).unwrap();
     let cases = cases();
     let neighbour = TestDisk::with_data(&lab, "NEIGHBOUR", 32).unwrap();
@@ -122,6 +126,7 @@ fn every_stack_is_taken_down_and_nothing_else() {
     let mut ssh = LiveSsh::with_fresh_key(&lab, "teardown").unwrap();
     let mut spec = Ramdisk::of(&programs().unwrap())
         .machine("teardown", &format!("speediso.sshkey=\"{}\"", ssh.public))
+        .firmware(Firmware::Uefi)
         .memory_mib(1024)
         .serial(MACHINE);
     let mut disks = Vec::new();
@@ -149,6 +154,8 @@ fn every_stack_is_taken_down_and_nothing_else() {
     for case in &cases {
         live.script(case.name, &case.script());
     }
+    live.script("firmware", &firmware::add());
+    assert_eq!(live.sh(&firmware::show()), "Boot0042\nBoot0043\n42 00\n43 00");
     refusals(&live, &cases);
 
     // Several stacks in each task: they come down beside one another, and the test takes half as long.
@@ -181,6 +188,8 @@ fn every_stack_is_taken_down_and_nothing_else() {
     let again = live
         .run("again", &tasks(&json!({"task": "teardown", "devices": {"hints": [{"serial": cases[0].serials()[0]}]}})));
     assert_eq!((again.outcome, again.changed), (Outcome::Verified, Some(Changed::AlreadySo)), "{:?}", again.fault);
+    assert_eq!(live.sh(&firmware::show()), "Boot0043\n43 00", "the entry of another disk stays, and no other");
+    disconnected(&live);
     let left = live.sh("ls -d /sys/block/md* /sys/block/dm-* /sys/block/bcache* /sys/fs/bcache/*-* 2>/dev/null; \
          grep -v Filename /proc/swaps; grep -E '/dev/(vd|sd|nvme|md|dm)' /proc/mounts; \
          for h in /sys/class/block/*/holders/*; do [ -e $h ] && echo $h; done; \
@@ -196,6 +205,21 @@ fn every_stack_is_taken_down_and_nothing_else() {
         .map(|(disk, said)| format!("{}:\n{said}", disk.serial))
         .collect();
     assert!(found.is_empty(), "left on the disks:\n{}", found.join("\n"));
+}
+
+/// A disk over a network is cleared, and its connection let go of when that is asked for.
+fn disconnected(live: &Live) {
+    live.script("fabric", fabric::CONNECT);
+    let task = |disconnect| {
+        tasks(&json!({"task": "teardown", "devices": {"hints": [{"serial": "FABRIC"}]}, "disconnect": disconnect}))
+    };
+    let cleared = live.run("fabric-cleared", &task(false));
+    assert_eq!((cleared.outcome, cleared.changed), (Outcome::Verified, Some(Changed::Changed)), "{:?}", cleared.fault);
+    assert_ne!(live.sh(fabric::CONNECTED), "", "nobody asked to let go of it");
+    let gone = live.run("fabric-gone", &task(true));
+    assert_eq!(gone.outcome, Outcome::Verified, "{:?}", gone.fault);
+    assert!(gone.devices[0].facts["taken_down"].to_string().contains("disconnect"), "{:?}", gone.devices);
+    assert_eq!(live.sh(fabric::CONNECTED), "");
 }
 
 /// Bad orders, while everything stands: each says what is in the way, and nothing changes.
@@ -234,7 +258,6 @@ fn refusals(live: &Live, cases: &[Case]) {
     println!("{plan}");
     assert!(plan.contains("unmount /mnt/luks") && plan.contains("take down mapped device"), "{plan}");
     // What was refused stands as it stood.
-    for case in cases {
-        live.script(&format!("{}-stands", case.name), case.stands);
-    }
+    let stands: String = cases.iter().map(|case| format!("echo {}\n({})\n", case.name, case.stands)).collect();
+    live.script("stands", &stands);
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod odd_disks;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use speediso_lab::{Bus, Disk, Lab, MachineSpec};
 use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::wipe::{WipeLevel, WipeMethod, WipeReport};
-use speediso_tests::{BOOT, LiveSsh, Ramdisk, SOON, TestDisk, WORK, programs};
+use speediso_tests::{BOOT, LiveSsh, Ramdisk, SOON, TestDisk, WORK, programs, stack_archive};
 
 const MACHINE: &str = "WIPED";
 const MIB: u64 = 1 << 20;
@@ -142,6 +144,10 @@ fn wiped_disks_hold_nothing_and_what_cannot_be_purged_is_refused() {
     let neighbour = TestDisk::with_data(&lab, "NEIGHBOUR", 32).unwrap();
     let mut ssh = LiveSsh::with_fresh_key(&lab, "wiped").unwrap();
     let spec = machine(&ssh, &media).disk(neighbour.plugged());
+    let files = lab.dir().join("files");
+    std::fs::create_dir(&files).unwrap();
+    stack_archive(&files.join("stack.tar")).unwrap();
+    let _server = lab.serve_files(odd_disks::PORT, &files).unwrap();
     let machine = spec.power_on(&lab).unwrap();
     ssh.to(&lab, &machine).unwrap();
     let door = Door { ssh };
@@ -193,6 +199,8 @@ fn wiped_disks_hold_nothing_and_what_cannot_be_purged_is_refused() {
         let sata = device.identity.serial == "SATA";
         assert_eq!(report.health_before.is_some(), sata, "only the SATA disk tells of its health");
     }
+    odd_disks::are_told_truly(&door);
+
     let slowly = json!({"passes_before": vec!["random"; 20]});
     door.start("pulled", &by_serial("PULLED", "clear", &slowly), true);
     door.ssh.run("until grep -q permitted /tmp/pulled/err; do sleep 0.2; done; sleep 1", SOON).unwrap();
@@ -211,8 +219,9 @@ fn wiped_disks_hold_nothing_and_what_cannot_be_purged_is_refused() {
     // The power fails in the middle.
     door.start("cut", &by_serial("CUT", "clear", &slowly), true);
     door.ssh.run("until grep -q permitted /tmp/cut/err; do sleep 0.2; done; sleep 1", SOON).unwrap();
-    let Door { ssh } = door;
+    let Door { mut ssh } = door;
     let machine = machine.power_on_again(&spec).unwrap();
+    ssh.to(&lab, &machine).unwrap();
     let door = Door { ssh };
     let again = report(&door.run("after-the-cut", &by_serial("CUT", "clear", &nothing)));
     // Nothing is taken for done that another boot began.

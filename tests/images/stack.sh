@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tests/images/stack.sh OUT.tar: what it takes to build stacks on disks in the live system, which has none of it: tools with
-# their libraries (bin, lib), and kernel modules in the order in which they are loaded (modules/NN-name.ko).
+# their libraries (bin, lib), and kernel modules in the order in which they are loaded (modules/NN-name.ko); in odd/ those that
+# make disks of their own as soon as they are loaded.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/images/lib.sh
@@ -18,7 +19,8 @@ need mke2fs e2fsprogs
 need sgdisk gdisk
 tools='lvm dmsetup cryptsetup make-bcache mkfs.btrfs mke2fs sgdisk'
 modules='dm-mod dm-crypt dm-thin-pool dm-multipath dm-round-robin bcache btrfs ext4 xts ecb cbc aes_generic sha256_generic
-    af_alg algif_skcipher algif_hash raid1 raid0 raid10 raid456'
+    af_alg algif_skcipher algif_hash raid1 raid0 raid10 raid456 nvmet-tcp nvme-tcp'
+odd='scsi_debug null_blk'
 
 package=$(kernel_package linux-image-amd64)
 release=${package#linux-image-}
@@ -32,18 +34,23 @@ if [ ! -e "$cached" ]; then
     mkdir -p "$cache/images"
     work=$(mktemp -d "$cache/work-XXXXXX")
     trap 'rm -rf "$work"' EXIT
-    mkdir -p "$work/kernel" "$work/out/bin" "$work/out/lib" "$work/out/modules"
+    mkdir -p "$work/kernel" "$work/out/bin" "$work/out/lib" "$work/out/modules" "$work/out/odd"
     dpkg-deb --extract "$(fetch "$package")" "$work/kernel"
     depmod -b "$work/kernel" "$release"
-    for module in $modules; do
-        modprobe -d "$work/kernel" -S "$release" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
-    done | awk '!seen[$0]++' | {
-        n=100
-        while read -r file; do
-            cp "$file" "$work/out/modules/$n-${file##*/}"
+    in_order() { # DIRECTORY MODULE...: with what they need before them
+        local to=$1 n=100
+        shift
+        for module; do
+            modprobe -d "$work/kernel" -S "$release" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
+        done | awk '!seen[$0]++' | while read -r file; do
+            cp "$file" "$to/$n-${file##*/}"
             n=$((n + 1))
         done
     }
+    # shellcheck disable=SC2086 # lists
+    in_order "$work/out/modules" $modules
+    # shellcheck disable=SC2086 # lists
+    in_order "$work/out/odd" $odd
     for tool in $tools; do
         program=$(readlink -f "$(command -v "$tool")")
         cp "$program" "$work/out/bin/$tool"

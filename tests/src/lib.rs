@@ -82,6 +82,12 @@ impl TinyImage {
     }
 }
 
+/// The tools and kernel modules that build stacks in the live system, which has none of them.
+pub fn stack_archive(to: &Path) -> Result<()> {
+    tool::run(Command::new(root()?.join("tests/images/stack.sh")).arg(to))?;
+    Ok(())
+}
+
 /// SHA-256 of a whole file, in hex.
 pub fn sha256(path: &Path) -> Result<String> {
     use sha2::{Digest, Sha256};

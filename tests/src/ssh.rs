@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +14,8 @@ pub struct LiveSsh {
     key: PathBuf,
     pub public: String,
     forward: Option<Forward>,
+    /// The connection over which commands go.
+    master: Mutex<Option<Child>>,
 }
 
 impl LiveSsh {
@@ -22,16 +25,63 @@ impl LiveSsh {
             Command::new(tool::find("ssh-keygen")?).args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&key),
         )?;
         let public = std::fs::read_to_string(key.with_extension("key.pub"))?.trim().to_owned();
-        Ok(Self { key, public, forward: None })
+        Ok(Self { key, public, forward: None, master: Mutex::new(None) })
     }
 
     pub fn to(&mut self, lab: &Lab, machine: &Machine<'_>) -> Result<()> {
+        self.hang_up();
         self.forward = Some(lab.forward(0, SocketAddr::from((machine.address(), 22)))?);
         Ok(())
     }
 
-    /// Tries once; `options` come before the host.
+    fn socket(&self) -> PathBuf {
+        self.key.with_extension("mux")
+    }
+
+    /// Ends the connection that is kept: its machine may have gone without a word.
+    pub fn hang_up(&self) {
+        let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut child) = master.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_file(self.socket());
+    }
+
+    /// Sees to it that there is a connection. Under emulation a handshake costs seconds, a command on one that stands a
+    /// tenth of a second.
+    fn connect(&self) -> Result<bool> {
+        let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = master.as_mut()
+            && child.try_wait()?.is_some()
+        {
+            *master = None;
+        }
+        let mut child = match master.take() {
+            Some(child) => child,
+            None => {
+                let _ = std::fs::remove_file(self.socket());
+                let mut ssh = self.ssh()?;
+                ssh.args(["-o", "BatchMode=yes", "-M", "-N", "-i"]).arg(&self.key).arg("-S").arg(self.socket());
+                ssh.arg("root@127.0.0.1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?
+            }
+        };
+        while !self.socket().exists() {
+            if child.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        *master = Some(child);
+        Ok(true)
+    }
+
+    /// Tries once, over a connection of its own; `options` come before the host.
     pub fn attempt(&self, options: &[&str], command: &str) -> Result<Output> {
+        Ok(self.ssh()?.args(options).arg("root@127.0.0.1").arg(command).output()?)
+    }
+
+    fn ssh(&self) -> Result<Command> {
         let port = self.forward.as_ref().context("the forward is not open yet")?.local().port();
         let mut ssh = Command::new(tool::find("ssh")?);
         ssh.args(["-p", &port.to_string()]);
@@ -46,22 +96,33 @@ impl LiveSsh {
         ] {
             ssh.args(["-o", option]);
         }
-        Ok(ssh.args(options).arg("root@127.0.0.1").arg(command).output()?)
+        Ok(ssh)
     }
 
     /// Runs a command once the live system takes the key.
     pub fn run(&self, command: &str, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
-        let key = self.key.to_string_lossy();
+        let (key, socket) = (self.key.to_string_lossy(), self.socket());
+        let socket = socket.to_string_lossy();
+        let mut why = String::new();
         loop {
-            let output = self.attempt(&["-i", &key, "-o", "BatchMode=yes"], command)?;
-            if output.status.success() {
-                return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            if self.connect()? {
+                let output = self.attempt(&["-i", &key, "-o", "BatchMode=yes", "-S", &socket], command)?;
+                if output.status.success() {
+                    return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+                }
+                why = String::from_utf8_lossy(&output.stderr).into_owned();
             }
             if Instant::now() >= end {
-                bail!("no login within {limit:?}: {}", String::from_utf8_lossy(&output.stderr));
+                bail!("no login within {limit:?}: {why}");
             }
             std::thread::sleep(Duration::from_millis(500));
         }
+    }
+}
+
+impl Drop for LiveSsh {
+    fn drop(&mut self) {
+        self.hang_up();
     }
 }

@@ -1,5 +1,8 @@
 //! What is built on the disks of one machine. In each script `$a`, `$b`, ... are the disks of the case.
 
+pub(crate) mod fabric;
+pub(crate) mod firmware;
+
 use speediso_lab::Bus;
 
 pub(crate) struct Kind {
@@ -202,6 +205,13 @@ pub(crate) fn cases() -> Vec<Case> {
             &[NVME_4K],
             "t sgdisk -n 1:256:+8M -n 2:0:0 $a; sleep 1; t mke2fs -q -t ext4 ${a}p1 && mkswap ${a}p2",
             "ls /sys/class/block | grep -q 'nvme.*p2'",
+        ),
+        // In the firmware there is an entry that boots from it.
+        case(
+            "EFI",
+            &[SCSI],
+            "t sgdisk -n 1:2048:0 -t 1:EF00 -u 1:0e0f1011-1213-4415-9617-18191a1b1c1d $a",
+            "ls /sys/firmware/efi/efivars | grep -q BootOrder",
         ),
         // Last: whoever looks for volumes once it is there waits for a path that never comes.
         case(
