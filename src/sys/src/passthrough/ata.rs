@@ -282,10 +282,7 @@ pub fn abilities(device: &dyn Passthrough) -> Result<AtaAbilities, CommandError>
         accessible: Bytes(identity.accessible()),
         native: native(device, &identity)?.map(Bytes),
         factory: factory(device, &identity)?.map(Bytes),
-        opal: match identity.has_trusted_commands() {
-            true => opal::discover(device, opal::Way::Ata),
-            false => Opal::None,
-        },
+        opal: if identity.has_trusted_commands() { opal::discover(device, opal::Way::Ata) } else { Opal::None },
     })
 }
 

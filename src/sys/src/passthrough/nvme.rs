@@ -389,10 +389,7 @@ pub fn abilities(device: &dyn Passthrough, this: u32) -> Result<NvmeAbilities, C
         namespace: this,
         others,
         boot_partition: boot_partition(device),
-        opal: match controller.takes_security_commands() {
-            true => opal::discover(device, opal::Way::Nvme),
-            false => Opal::None,
-        },
+        opal: if controller.takes_security_commands() { opal::discover(device, opal::Way::Nvme) } else { Opal::None },
     })
 }
 
