@@ -69,12 +69,8 @@ async fn logged_in(State(app): State<AppState>, request: Request, next: Next) ->
     }
     // A fragment is fetched by the script, which would put a login form into the page.
     if request.uri().path().starts_with("/fragments/") {
-        return ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            FaultCode::TokenRefused,
-            "log in again: the session ended",
-        )
-        .into_response();
+        return ApiError::new(StatusCode::UNAUTHORIZED, FaultCode::TokenRefused, "log in again: the session ended")
+            .into_response();
     }
     Redirect::to("/login").into_response()
 }
@@ -163,7 +159,5 @@ async fn certificate(State(app): State<AppState>, Path(number): Path<u64>) -> Re
 }
 
 fn parse(node: &str) -> Result<NodeId, ApiError> {
-    node.parse().map_err(|_| {
-        ApiError::new(StatusCode::NOT_FOUND, FaultCode::TaskInvalid, "there is no such machine")
-    })
+    node.parse().map_err(|_| ApiError::new(StatusCode::NOT_FOUND, FaultCode::TaskInvalid, "there is no such machine"))
 }

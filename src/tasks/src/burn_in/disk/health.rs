@@ -30,10 +30,11 @@ pub(super) fn language(disk: &Disk, device: &dyn Passthrough) -> Result<Language
     }
 }
 
-pub(super) fn read(device: &dyn Passthrough, language: Language) -> Result<DiskHealth, String> {
+/// What the drive says of itself; nothing if it keeps no record.
+pub(super) fn read(device: &dyn Passthrough, language: Language) -> Result<Option<DiskHealth>, String> {
     let read = match language {
-        Language::Nvme => health::nvme(device),
-        Language::Ata | Language::Scsi => health::scsi_or_ata(device).map(Option::unwrap_or_default),
+        Language::Nvme => health::nvme(device).map(Some),
+        Language::Ata | Language::Scsi => health::scsi_or_ata(device),
     };
     read.map_err(|e| e.to_string())
 }
@@ -60,7 +61,7 @@ pub(super) fn watch(device: &dyn Passthrough, language: Language, done: &dyn Fn(
     while !done() {
         if Instant::now() >= next {
             next += EVERY;
-            if let Some(celsius) = read(device, language).ok().and_then(|health| health.temperature_c) {
+            if let Some(celsius) = read(device, language).ok().flatten().and_then(|health| health.temperature_c) {
                 series.push(begin.elapsed().as_secs_f64().round(), f64::from(celsius));
             }
         }

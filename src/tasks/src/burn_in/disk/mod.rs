@@ -223,11 +223,11 @@ impl Disks {
             None
         });
         let before = spoken.and_then(|(device, language)| match health::read(device, language) {
-            Ok(wear) if wear.counts.is_empty() && wear.passed.is_none() => {
-                unread.push(format!("{place}: what the drive counts: this build reads none of such drives"));
+            Ok(None) => {
+                unread.push(format!("{place}: what the drive counts: it keeps no record of itself"));
                 None
             }
-            Ok(wear) => Some(wear),
+            Ok(health) => health,
             Err(why) => {
                 unread.push(format!("{place}: what the drive counts: {why}"));
                 None
@@ -261,6 +261,7 @@ impl Disks {
         if let (Some((device, language)), Some(before)) = (spoken, &before) {
             match health::read(device, language) {
                 Ok(after) => {
+                    let after = after.unwrap_or_default();
                     for (name, more) in health::grown(before, &after) {
                         measured.push(Measurement::count(format!("disk.new.{name}"), more));
                     }
