@@ -78,8 +78,9 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Run(args) => ExitCode::from(run::run(args).await),
-        Command::NetworkDoctor(args) => ExitCode::from(doctor::run(args).await),
-        Command::Boot => match boot::run().await {
+        Command::NetworkDoctor(args) => ExitCode::from(Box::pin(doctor::run(args)).await),
+        // On the heap: all that an agent ever waits for is one large future.
+        Command::Boot => match Box::pin(boot::run()).await {
             Ok(never) => match never {},
             Err(fault) => fail(&fault),
         },

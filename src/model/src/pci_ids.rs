@@ -3,7 +3,7 @@
 //! They are too large for the ramdisk and for memory: one pass over the text finds the names that are wanted, and keeps
 //! only those.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::inventory::{Inventory, PciDevice};
 
@@ -47,55 +47,15 @@ impl Names {
         self.products.get(&(vendor.to_owned(), product.to_owned()))?.as_deref()
     }
 
-    /// Looks through a table. Lines that are not of its form are passed over.
+    /// Looks through a table that is in memory.
     pub fn find_in(&mut self, table: &[u8]) {
-        let vendors_wanted: BTreeSet<&[u8]> = self.vendors.keys().map(String::as_bytes).collect();
-        let mut vendors = Vec::new();
-        let mut products = Vec::new();
-        let mut subsystems = Vec::new();
-        // The vendor and the product whose lines these are, if anybody asked for them.
-        let mut vendor: Option<String> = None;
-        let mut product: Option<Product> = None;
-        for line in table.split(|b| *b == b'\n') {
-            match line {
-                [] | [b'#', ..] => {}
-                // The lists after the vendors (classes, languages, ...) begin with a letter and a blank.
-                [_, b' ', ..] => vendor = None,
-                [b'\t', b'\t', rest @ ..] => {
-                    if let (Some(product), Some((one, rest))) = (&product, id(rest))
-                        && let [b' ', rest @ ..] = rest
-                        && let Some((two, name)) = id(rest)
-                    {
-                        subsystems.push(((product.clone(), (one, two)), text(name)));
-                    }
-                }
-                [b'\t', rest @ ..] => {
-                    product = None;
-                    if let (Some(vendor), Some((number, name))) = (&vendor, id(rest)) {
-                        let key = (vendor.clone(), number);
-                        if self.products.contains_key(&key) {
-                            products.push((key.clone(), text(name)));
-                            product = Some(key);
-                        }
-                    }
-                }
-                line => {
-                    product = None;
-                    vendor = match line.get(..4) {
-                        Some(number) if vendors_wanted.contains(number) => {
-                            let number = String::from_utf8_lossy(number).into_owned();
-                            vendors.push((number.clone(), text(&line[4..])));
-                            Some(number)
-                        }
-                        _ => None,
-                    };
-                }
-            }
-        }
-        drop(vendors_wanted);
-        fill(&mut self.vendors, vendors);
-        fill(&mut self.products, products);
-        fill(&mut self.subsystems, subsystems);
+        let mut finder = self.finder();
+        table.split(|b| *b == b'\n').for_each(|line| finder.line(line));
+    }
+
+    /// For a table that is read line by line.
+    pub fn finder(&mut self) -> Finder<'_> {
+        Finder { names: self, vendor: None, product: None }
     }
 
     /// Writes what was found into an inventory. Names that are there already stay.
@@ -119,10 +79,49 @@ impl Names {
     }
 }
 
-fn fill<K: Ord>(wanted: &mut BTreeMap<K, Option<String>>, found: Vec<(K, String)>) {
-    for (key, name) in found {
-        if let Some(place) = wanted.get_mut(&key) {
-            place.get_or_insert(name);
+/// Where in a table it is: the vendor and the product whose lines come now, if anybody asked for them.
+#[derive(Debug)]
+pub struct Finder<'a> {
+    names: &'a mut Names,
+    vendor: Option<String>,
+    product: Option<Product>,
+}
+
+impl Finder<'_> {
+    /// One line, in their order. What is not of the table's form is passed over.
+    pub fn line(&mut self, line: &[u8]) {
+        match line {
+            [] | [b'#', ..] => {}
+            // The lists after the vendors (classes, languages, ...) begin with a letter and a blank.
+            [_, b' ', ..] => self.vendor = None,
+            [b'\t', b'\t', rest @ ..] => self.subsystem(rest),
+            [b'\t', rest @ ..] => {
+                self.product = None;
+                if let (Some(vendor), Some((number, name))) = (&self.vendor, id(rest)) {
+                    let key = (vendor.clone(), number);
+                    if let Some(place) = self.names.products.get_mut(&key) {
+                        place.get_or_insert_with(|| text(name));
+                        self.product = Some(key);
+                    }
+                }
+            }
+            line => {
+                self.product = None;
+                self.vendor = id(line).and_then(|(number, name)| {
+                    self.names.vendors.get_mut(&number)?.get_or_insert_with(|| text(name));
+                    Some(number)
+                });
+            }
+        }
+    }
+
+    fn subsystem(&mut self, line: &[u8]) {
+        if let (Some(product), Some((vendor, rest))) = (&self.product, id(line))
+            && let [b' ', rest @ ..] = rest
+            && let Some((device, name)) = id(rest)
+            && let Some(place) = self.names.subsystems.get_mut(&(product.clone(), (vendor, device)))
+        {
+            place.get_or_insert_with(|| text(name));
         }
     }
 }

@@ -46,10 +46,12 @@ fn frequencies(dir: &Path, now: &str) -> Frequencies {
     }
 }
 
+/// Level, kind, size, ways and line of a cache: in this order they are listed.
+type Shape = (u8, String, u64, Option<u32>, Option<u32>);
+
 /// Every cache once, however many processors share it.
 fn caches(dir: &Path) -> Vec<Cache> {
-    // Level, kind, size, ways, line; so that they come in this order.
-    let mut found: BTreeMap<(u8, String, u64, Option<u32>, Option<u32>), u32> = BTreeMap::new();
+    let mut found: BTreeMap<Shape, u32> = BTreeMap::new();
     // The processors whose cache of an index was counted with another's.
     let mut counted: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
     for (name, path) in sysfs::entries(dir).unwrap_or_default() {

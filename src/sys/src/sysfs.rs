@@ -18,10 +18,13 @@ const GAP_LIMIT: usize = 100;
 /// Up to `limit` bytes of a file.
 pub(crate) fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    // A FIFO would otherwise wait for a writer, in open already.
-    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    file.take(limit).read_to_end(&mut content)?;
+    open(path)?.take(limit).read_to_end(&mut content)?;
     Ok(content)
+}
+
+/// A FIFO would otherwise wait for a writer, in open already.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// An attribute's text: trimmed, what is no text replaced, and without control characters. `None` if it is absent,

@@ -168,10 +168,12 @@ pub fn look(ctx: &Look) -> Inventory {
 /// A captured machine's own, or the live one's.
 fn host_name(roots: &Roots, unread: &mut Vec<String>) -> String {
     let captured = roots::read_line(&roots.proc.join("sys/kernel/hostname"));
-    captured.or_else(|| System::host_name().ok()).unwrap_or_else(|| {
+    let name = captured.or_else(|| System::host_name().ok()).unwrap_or_else(|| {
         unread.push("host name could not be read".to_owned());
         String::new()
-    })
+    });
+    // The kernel's word for a name that nobody has given yet.
+    if name == "(none)" { String::new() } else { name }
 }
 
 fn disks(ctx: &Look, unread: &mut Vec<String>) -> Vec<inventory::Disk> {

@@ -59,7 +59,8 @@ fn system(sheet: &mut Sheet, inventory: &Inventory) {
         sheet.row("board", &named(&[("", name.trim()), ("version", &board.version), ("serial", &board.serial_number)]));
     }
     for chassis in &inventory.chassis {
-        let name = format!("{} {}", chassis.manufacturer, chassis.kind.as_deref().unwrap_or_default());
+        let kind = chassis.kind.as_deref().filter(|kind| !matches!(*kind, "Other" | "Unknown")).unwrap_or_default();
+        let name = format!("{} {kind}", chassis.manufacturer);
         let height = chassis.height_units.map(|units| format!("{units} U")).unwrap_or_default();
         sheet.row("chassis", &named(&[("", name.trim()), ("", &height), ("serial", &chassis.serial_number)]));
     }
@@ -114,7 +115,7 @@ fn boot(sheet: &mut Sheet, inventory: &Inventory) {
     sheet.row("boot order", &boot.order.join(", "));
     let rows = boot.entries.iter().map(|entry| {
         let mark = if boot.current.as_ref() == Some(&entry.number) { "*" } else { "" };
-        let state = if entry.active { "" } else { "inactive" };
+        let state = if entry.active { "" } else { "off" };
         let file = entry.file.clone().unwrap_or_default();
         vec![format!("{}{mark}", entry.number), state.into(), entry.description.clone(), file]
     });
@@ -284,7 +285,12 @@ fn usb(sheet: &mut Sheet, inventory: &Inventory) {
             format!("{}:{}", device.vendor_id, device.product_id),
             device.speed_mbps.map(|speed| format!("{speed} Mbit/s")).unwrap_or_default(),
             device.drivers.join(" "),
-            format!("{} {}", device.vendor, device.product),
+            // Many products begin with their maker.
+            format!(
+                "{} {}",
+                device.vendor,
+                device.product.strip_prefix(device.vendor.as_str()).unwrap_or(&device.product)
+            ),
         ]
     });
     sheet.table(&rows.collect::<Vec<_>>());

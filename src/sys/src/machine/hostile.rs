@@ -53,7 +53,7 @@ impl Harm {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     /// A third of all files harmed: an answer, and no control character in it.
     #[test]

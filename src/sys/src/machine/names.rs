@@ -1,5 +1,7 @@
 //! Names of PCI and USB numbers, from the tables that distributions install.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use speediso_model::inventory::Inventory;
@@ -14,21 +16,21 @@ const LIMIT: u64 = 16 << 20;
 /// Adds names where the system has the tables; leaves them out where not.
 pub fn add(roots: &Roots, inventory: &mut Inventory) {
     if !inventory.pci_devices.is_empty()
-        && let Some(table) = table(&roots.share, "pci.ids")
+        && let Some(table) = open(&roots.share, "pci.ids")
     {
         let mut names = Names::wanted_by(inventory);
-        names.find_in(&table);
+        find(&mut names, table);
         names.name(inventory);
     }
     let nameless = |text: &str| text.is_empty();
     if inventory.usb_devices.iter().any(|device| nameless(&device.product) || nameless(&device.vendor))
-        && let Some(table) = table(&roots.share, "usb.ids")
+        && let Some(table) = open(&roots.share, "usb.ids")
     {
         let mut names = Names::default();
         for device in &inventory.usb_devices {
             names.want(&device.vendor_id, &device.product_id);
         }
-        names.find_in(&table);
+        find(&mut names, table);
         for device in &mut inventory.usb_devices {
             if nameless(&device.vendor) {
                 device.vendor = names.vendor(&device.vendor_id).unwrap_or_default().to_owned();
@@ -41,6 +43,17 @@ pub fn add(roots: &Roots, inventory: &mut Inventory) {
 }
 
 /// Debian has them in one place, others in the other.
-fn table(share: &Path, name: &str) -> Option<Vec<u8>> {
-    ["misc", "hwdata"].iter().find_map(|dir| sysfs::bytes(&share.join(dir).join(name), LIMIT).ok())
+fn open(share: &Path, name: &str) -> Option<File> {
+    ["misc", "hwdata"].iter().find_map(|dir| sysfs::open(&share.join(dir).join(name)).ok())
+}
+
+/// Line by line: the whole of it would be most of what an inventory needs of memory. What cannot be read has no names.
+fn find(names: &mut Names, table: File) {
+    let mut finder = names.finder();
+    let mut table = BufReader::with_capacity(1 << 16, table.take(LIMIT));
+    let mut line = Vec::new();
+    while table.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        finder.line(line.trim_ascii_end());
+        line.clear();
+    }
 }
