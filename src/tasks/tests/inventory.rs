@@ -66,7 +66,7 @@ fn hall(n_disks: usize, n_nics: usize) -> tempfile::TempDir {
         fs::create_dir_all(root.join("sys/class/net")).expect("made");
         symlink(&nic, root.join("sys/class/net").join(format!("eth{n}"))).expect("linked");
     }
-    for file in ["mounts", "swaps", "cmdline"] {
+    for file in ["self/mountinfo", "swaps", "cmdline"] {
         write(&root.join("proc").join(file), b"");
     }
     dir
