@@ -63,7 +63,7 @@ fn number(value: &Value) -> Option<u64> {
 struct Judge(Vec<String>);
 
 impl Judge {
-    #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "two readings side by side are easier to read without borrows")]
     fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, ours: T, theirs: T) {
         println!("{what}: {ours:?}");
         if ours != theirs {

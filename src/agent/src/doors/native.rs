@@ -147,7 +147,8 @@ impl Native {
         })
         .await
         .map_err(|e| Fault::new(FaultCode::Internal, "reading the inventory").because(e.to_string()))?;
-        let report = InventoryReport { epoch: session.epoch, inventory };
+        // An inventory is large, and would make every future around this one so.
+        let report = Box::new(InventoryReport { epoch: session.epoch, inventory });
         let (current, watched) = watch::channel(client);
         let share = Arc::new(Share::new(watched.clone(), &self.controller, session.epoch, &self.pins, &identity)?);
         engine.set_sharing(Arc::clone(&share) as Arc<dyn Sharing>);
@@ -307,7 +308,7 @@ async fn tell_neighbours(
     client: watch::Receiver<Client>,
     heard: Option<watch::Receiver<Vec<Heard>>>,
     engine: Engine,
-    mut report: InventoryReport,
+    mut report: Box<InventoryReport>,
 ) -> Result<std::convert::Infallible, Fault> {
     /// From the first that is heard to the last.
     const TOGETHER: Duration = Duration::from_secs(INTERVAL_SECONDS + 1);
