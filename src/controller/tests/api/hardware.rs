@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::json;
-use speediso_model::api::{Alert, Lease, List, StoredEvent, path};
+use speediso_model::api::{Alert, Lease, List, NodeView, StoredEvent, path};
 use speediso_model::fault::FaultCode;
 use speediso_model::inventory::compare::{ChangeKind, Importance, SeenChanges};
 use speediso_model::inventory::{Disk, Interface, Inventory, unlisted};
@@ -25,6 +25,13 @@ async fn tell(agent: &Agent, inventory: &Inventory) {
     let _: Lease = answer(agent.client.request(Method::PUT, path::INVENTORY).json(&body)).await.unwrap();
 }
 
+/// The same machine, started again.
+async fn again(site: &Site, agent: &Agent) -> Agent {
+    let arm = path::NODE_ARM.replace("{node}", &agent.node());
+    site.operator.post::<NodeView>(&arm, &json!({})).await.unwrap();
+    site.booted_again(1).await
+}
+
 async fn changes(site: &Site, node: &str) -> Answer<List<SeenChanges>> {
     site.operator.get(&path::NODE_CHANGES.replace("{node}", node)).await
 }
@@ -43,7 +50,7 @@ async fn what_vanished_is_told_once_and_what_changed_is_kept() {
     tell(&agent, &machine(&["S1", "S2"])).await;
     assert!(changes(&site, &agent.node()).await.unwrap().items.is_empty());
 
-    let agent = site.booted_again(1).await;
+    let agent = again(&site, &agent).await;
     tell(&agent, &machine(&["S2", "S3"])).await;
     // The same once more: nothing has changed since.
     tell(&agent, &machine(&["S2", "S3"])).await;
@@ -66,7 +73,7 @@ async fn what_vanished_is_told_once_and_what_changed_is_kept() {
     assert_eq!(changes(&site, &agent.node()).await.unwrap().items.len(), 1);
     // Another boot that misses the same disk does so anew.
     tell(&agent, &machine(&["S1", "S2", "S3"])).await;
-    let agent = site.booted_again(1).await;
+    let agent = again(&site, &agent).await;
     tell(&agent, &machine(&["S2", "S3"])).await;
     assert_eq!(alerts(&site).await.len(), 2);
     assert_eq!(changes(&site, &agent.node()).await.unwrap().items.len(), 3);
