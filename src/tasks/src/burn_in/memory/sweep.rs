@@ -4,6 +4,7 @@
 //! the whole part of a thread before it turns back: what is read comes from memory, as long as the part is larger than
 //! the caches.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use speediso_model::burn_in::{MemoryPattern, unit};
@@ -71,9 +72,9 @@ impl Fill {
         match self {
             Self::Plain(pattern) => vector::fill(width, words, pattern, first),
             Self::Rows(pattern) => {
-                for (row, first) in words.chunks_mut(ROW).zip((first..).step_by(ROW)) {
-                    let odd = first / ROW as u64 % 2 == 1;
-                    vector::fill(width, row, if odd { pattern.inverted() } else { pattern }, first);
+                for (row, is_odd) in rows(words.len(), first) {
+                    let place = first + row.start as u64;
+                    vector::fill(width, &mut words[row], if is_odd { pattern.inverted() } else { pattern }, place);
                 }
             }
             // One word of every 64 has its one in the same place.
@@ -89,9 +90,9 @@ impl Fill {
     fn differs(self, width: Width, words: &[u64], first: u64) -> bool {
         match self {
             Self::Plain(pattern) => vector::differs(width, words, pattern, first),
-            Self::Rows(pattern) => words.chunks(ROW).zip((first..).step_by(ROW)).any(|(row, first)| {
-                let odd = first / ROW as u64 % 2 == 1;
-                vector::differs(width, row, if odd { pattern.inverted() } else { pattern }, first)
+            Self::Rows(pattern) => rows(words.len(), first).any(|(row, is_odd)| {
+                let place = first + row.start as u64;
+                vector::differs(width, &words[row], if is_odd { pattern.inverted() } else { pattern }, place)
             }),
             Self::Walking(_) => {
                 let cycle: [u64; 64] = std::array::from_fn(|i| self.word(first + i as u64));
@@ -99,6 +100,15 @@ impl Fill {
             }
         }
     }
+}
+
+/// The parts of a block that lie in one row each, and whether that row is odd. Blocks begin at pages, not at rows.
+fn rows(length: usize, first: u64) -> impl Iterator<Item = (Range<usize>, bool)> {
+    let lead = usize::try_from(first % ROW as u64).unwrap_or(0);
+    (0..(length + lead).div_ceil(ROW)).map(move |n| {
+        let row = (n * ROW).saturating_sub(lead)..((n + 1) * ROW - lead).min(length);
+        (row, (first / ROW as u64 + n as u64) % 2 == 1)
+    })
 }
 
 pub(super) struct Sweeper<'a> {
