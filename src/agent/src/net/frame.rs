@@ -22,7 +22,7 @@ const CLIENT_PORT: u16 = 68;
 const SERVER_PORT: u16 = 67;
 
 /// What a frame says, as far as it matters here.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Heard<'a> {
     /// Somebody says that `address` is at `mac`.
     Arp {

@@ -71,10 +71,9 @@ mod tests {
 
     #[test]
     fn names_are_compressed_backwards_only() {
-        let message = b"\x07example\x03org\0\x03www\xc0\x00\xc0\x12";
+        let message = b"\x07example\x03org\0\x03www\xc0\x00";
         assert_eq!(read(message, 0), Some(("example.org".into(), 13)));
         assert_eq!(read(message, 13), Some(("www.example.org".into(), 19)));
-        assert_eq!(read(message, 19), None, "a pointer into the middle of a pointer leads to no name");
         assert_eq!(read(b"\xc0\x00", 0), None, "itself");
         assert_eq!(read(b"\x01a\xc0\x04\xc0\x00", 0), None, "forwards");
         assert_eq!(

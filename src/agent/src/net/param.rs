@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "[]0-9a-f.:[-]{0,60}|.{0,40}") {
+        fn any_text_is_survived(text in "[\\[\\]0-9a-f.:-]{0,60}|.{0,40}") {
             if let Ok(IpParam::Static(wanted)) = text.parse() {
                 let longest = if wanted.address.is_ipv4() { 32 } else { 128 };
                 prop_assert!(is_own(wanted.address) && (1..=longest).contains(&wanted.prefix));

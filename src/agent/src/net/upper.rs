@@ -116,7 +116,8 @@ async fn members(
             Some(nic) => members.push(nic.clone()),
             // A bond is there for this very case; that it is incomplete is said.
             None => {
-                notes.push(format!("there is no interface {name} as speediso.bond= names: the bond is made without it"))
+                notes
+                    .push(format!("there is no interface {name} as speediso.bond= names: the bond is made without it"));
             }
         }
     }
