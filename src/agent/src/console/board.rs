@@ -156,7 +156,9 @@ impl Board {
             EventKind::StepBegan { step } => status.step = Some(step.clone()),
             EventKind::Ended { result } => {
                 let kind = status.run.take().map_or_else(|| "task".to_owned(), |(_, kind)| kind);
-                status.last = Some(format!("{kind}: {}", result.outcome.name()));
+                // What was used says whether it was a dry run: a plan is no wipe.
+                let used = if result.fault.is_none() { format!(", {}", result.used) } else { String::new() };
+                status.last = Some(format!("{kind}: {}{used}", result.outcome.name()));
                 status.step = None;
                 status.progress.clear();
                 if let Some(fault) = &result.fault {

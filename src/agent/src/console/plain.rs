@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::board::Board;
 use super::grid::harmless_text;
 use super::{PROGRESS_EVERY, Style, Uptime, filter, line, own};
-use crate::logs::Logs;
+use crate::logs::{FILE, Logs};
 
 /// Takes the scroll region away and leaves the cursor where it was.
 const NO_REGION: &[u8] = b"\x1b7\x1b[r\x1b8";
@@ -108,6 +108,10 @@ impl Write for Supervised {
             if let Ok(mut file) = open(&own(&path, &self.roots).0) {
                 let _ = file.write_all(format!("{text}\r\n").as_bytes());
             }
+        }
+        // Where the agent keeps its own lines; before the first agent there is no such place yet.
+        if let Ok(mut file) = OpenOptions::new().append(true).open(FILE) {
+            let _ = writeln!(file, "{text}");
         }
         Ok(line.len())
     }

@@ -17,7 +17,7 @@ use super::Logs;
 use crate::state;
 
 /// Everything that was said in this boot, for whoever comes by ssh; the motd names it.
-const FILE: &str = "/run/speediso/agent.log";
+pub(crate) const FILE: &str = "/run/speediso/agent.log";
 
 #[must_use]
 pub fn filter(debug: bool) -> Targets {

@@ -102,8 +102,11 @@ mod tests {
         assert!(said.ends_with("] \u{feff}\u{e4}"), "{said}");
     }
 
-    /// As a strict receiver takes it apart: header words, structured data with its escapes, text.
-    fn parsed(message: &str) -> Option<(u8, Vec<&str>, Vec<(String, String)>, &str)> {
+    /// Priority, header words, parameters of the structured data, text.
+    type Parsed<'a> = (u8, Vec<&'a str>, Vec<(String, String)>, &'a str);
+
+    /// As a strict receiver takes it apart.
+    fn parsed(message: &str) -> Option<Parsed<'_>> {
         let (priority, rest) = message.strip_prefix('<')?.split_once(">1 ")?;
         let mut words = rest.splitn(6, ' ');
         let header: Vec<&str> = words.by_ref().take(5).collect();
