@@ -195,7 +195,7 @@ pub(super) const SENDING: Duration = Duration::from_mins(1);
 pub(super) fn blocks(command: &'static str, data: &Data<'_>) -> Result<u16, CommandError> {
     u16::try_from(data.len() / 512)
         .ok()
-        .filter(|n| *n > 0 && data.len() % 512 == 0)
+        .filter(|n| *n > 0 && data.len().is_multiple_of(512))
         .ok_or_else(|| CommandError::Nonsense { command, what: format!("{} bytes are no whole blocks", data.len()) })
 }
 

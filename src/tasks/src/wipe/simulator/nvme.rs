@@ -338,7 +338,11 @@ impl Nvme {
                     return declined(INVALID_FORMAT);
                 }
                 let bytes = blocks * SECTORS[usize::from(format)];
-                if core.quirk == Quirk::Aborts || blocks == 0 || bytes % GRAIN != 0 || bytes > self.unallocated(core) {
+                if core.quirk == Quirk::Aborts
+                    || blocks == 0
+                    || !bytes.is_multiple_of(GRAIN)
+                    || bytes > self.unallocated(core)
+                {
                     return declined(INSUFFICIENT_CAPACITY);
                 }
                 core.changes.push("create");

@@ -87,7 +87,7 @@ impl Opal {
 
     /// Takes a message apart and acts on it; `None` for an address that it does not know.
     pub(super) fn send(core: &mut Core, protocol: u8, specific: u16, data: &[u8]) -> Option<()> {
-        assert!(data.len() % 512 == 0, "whole blocks");
+        assert!(data.len().is_multiple_of(512), "whole blocks");
         let mut opal = core.opal.take()?;
         let known = (protocol, specific) == (1, COM_ID);
         if known {
