@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use speediso_model::log::{LogLevel, LogSource};
+use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
 use speediso_sys::terminal;
 use tokio::io::unix::AsyncFd;
@@ -30,9 +31,9 @@ use super::pages::Pager;
 use super::painter::{Area, Painter};
 use super::qr::{self, Glyphs};
 use super::view::{View, Wish, keys};
+use crate::inventory;
 use crate::logs::{Logs, Reader};
 use crate::ready::watched;
-use crate::run;
 
 /// What a serial line is taken for until its terminal says otherwise.
 const SERIAL: Area = Area { rows: 24, cols: 80 };
@@ -377,10 +378,8 @@ impl<'a> Session<'a> {
             }
             Wish::Details => {
                 self.show(Pager::from_start("Details of this machine", "reading the machine ..."));
-                self.details = Some(tokio::task::spawn_blocking(|| match run::inventory() {
-                    Ok(inventory) => run::describe(&inventory),
-                    Err(fault) => fault.to_string(),
-                }));
+                self.details =
+                    Some(tokio::task::spawn_blocking(|| inventory::page(&inventory::look(DiskScope::default()))));
             }
             Wish::Shell => return Some(self.leave(Program::Shell).await),
             Wish::NetworkDoctor => return Some(self.leave(Program::NetworkDoctor).await),
