@@ -71,7 +71,7 @@ fn only_what_the_owner_signed_is_started() {
     let signed = lab.dir().join("signed.efi");
     program(&signed, Some(&owner));
 
-    let good = machine(&lab, "signed", &signed);
+    let mut good = machine(&lab, "signed", &signed);
     good.wait_for("this is the live system", BOOT).unwrap();
     let mark = good.serial().mark();
     good.type_line("").unwrap();
@@ -98,7 +98,7 @@ fn only_what_the_owner_signed_is_started() {
     program(&foreign, Some(&stranger));
 
     for (name, program) in [("unsigned", &unsigned), ("tampered", &tampered), ("foreign", &foreign)] {
-        let bad = machine(&lab, name, program);
+        let mut bad = machine(&lab, name, program);
         bad.wait_for("Access Denied", BOOT).unwrap();
         let console = bad.serial().text();
         assert!(!console.contains("Linux version") && !console.contains("Speediso"), "{name}:\n{console}");

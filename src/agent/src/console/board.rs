@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(code(), None);
 
         let run = RunId::random();
-        board.note(Some(run), &EventKind::Registered { task: Task::Inventory(InventoryTask {}) });
+        board.note(Some(run), &EventKind::Registered { task: Task::Inventory(InventoryTask::default()) });
         assert_eq!(board.run(), Some(run.to_string()));
         let fault = Fault::new(FaultCode::DiskIo, "sda");
         let result = TaskResult::failed("wipe", Outcome::FailedChanged, fault);
@@ -226,7 +226,7 @@ mod tests {
         board.addressed(None, "192.0.2.2/24".into());
         assert_eq!(code().as_deref(), Some("disk-io"));
         assert_eq!(seen.borrow().fault.as_ref().and_then(|f| f.outcome), Some("failed_changed"));
-        board.note(Some(run), &EventKind::Registered { task: Task::Inventory(InventoryTask {}) });
+        board.note(Some(run), &EventKind::Registered { task: Task::Inventory(InventoryTask::default()) });
         assert_eq!(code(), None);
     }
 }
