@@ -103,15 +103,15 @@ impl Scenario {
         if self.name.is_empty() || self.name.chars().count() > 64 || self.name.chars().any(char::is_control) {
             return Err("scenario: name: 1 to 64 printable characters".into());
         }
+        if let Some(i) = self.steps.iter().position(|entry| entry.steps().is_empty()) {
+            return Err(format!("steps[{i}]: parallel: no step"));
+        }
         let n = self.steps().count();
         if n == 0 || n > MOST_STEPS {
             return Err(format!("scenario: {n} steps, which is not 1 to {MOST_STEPS}"));
         }
         for (i, entry) in self.steps.iter().enumerate() {
             let steps = entry.steps();
-            if steps.is_empty() {
-                return Err(format!("steps[{i}]: parallel: no step"));
-            }
             for step in steps {
                 step.check().map_err(|what| format!("steps[{i}] ({}): {what}", step.title()))?;
             }
