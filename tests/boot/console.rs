@@ -84,7 +84,7 @@ fn people_see_what_is_wrong_and_get_a_shell() {
 
     // The other console was not disturbed by that, and has keys of its own.
     sat.machine.type_keys(b"d").unwrap();
-    sat.wait("the inventory on the serial line", || sat.serial_shows("disk ") && sat.serial_shows("q: back"));
+    sat.wait("the inventory on the serial line", || sat.serial_shows("SYSTEM") && sat.serial_shows("q: back"));
     assert!(sat.vga().contains("s: shell"));
     sat.machine.type_keys(b"q").unwrap();
     sat.wait("the status on the serial line", || sat.serial_shows("s: shell"));

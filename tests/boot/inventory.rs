@@ -489,5 +489,8 @@ fn what_others_tell_of_the_machine_is_what_the_inventory_tells() {
         }
     }
     assert!(unexpected.is_empty(), "differences without a reason:\n{}", unexpected.join("\n"));
-    assert_eq!(ours["unread"], Value::Array(Vec::new()), "root reads everything");
+    // QEMU's BMC has a place for its inventory record, and nothing in it.
+    let unread = ours["unread"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let unread: Vec<&str> = unread.filter(|line| !line.starts_with("inventory record of the BMC")).collect();
+    assert!(unread.is_empty(), "root reads everything: {unread:?}");
 }

@@ -284,7 +284,7 @@ impl Boot {
     async fn door(&self) -> Option<Fault> {
         let config = &self.config;
         if config.controller.is_some() {
-            return self.native(false).await;
+            return Box::pin(self.native(false)).await;
         }
         if let (Some(location), Some(key)) = (&config.tasks, &config.tasks_key) {
             return self.signed(location, key).await.err();
@@ -322,7 +322,7 @@ impl Boot {
         tracing::warn!("no task was run, no disk was touched");
         list_disks(&self.roots);
         if self.config.controller.is_some() {
-            return self.native(true).await;
+            return Box::pin(self.native(true)).await;
         }
         None
     }

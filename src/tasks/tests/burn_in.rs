@@ -41,7 +41,8 @@ impl Burn {
     }
 
     #[track_caller]
-    fn meddled(&self, scenario: &Value, meddler: Arc<dyn Meddler>) -> (TaskResult, BurnInReport) {
+    fn meddled<M: Meddler + 'static>(&self, scenario: &Value, meddler: Arc<M>) -> (TaskResult, BurnInReport) {
+        let meddler: Arc<dyn Meddler> = meddler;
         let task = task(scenario);
         let plan = speediso_tasks::plan(&Task::BurnIn(task.clone()), &self.bench.ctx).expect("a plan");
         let result = execute_meddled(&task, &plan.digest(), &self.bench.ctx, &meddler);
@@ -56,7 +57,7 @@ fn task(scenario: &Value) -> BurnInTask {
     BurnInTask { scenario: ScenarioChoice::Inline(Box::new(scenario)) }
 }
 
-fn steps(steps: Value) -> Value {
+fn steps(steps: &Value) -> Value {
     json!({"version": 1, "name": "test", "steps": steps})
 }
 
@@ -104,7 +105,7 @@ fn every_flipped_bit_is_found_in_a_thousand_runs() {
     for run in 0..1000_u64 {
         let pattern = patterns[usize::try_from(run).expect("small") % patterns.len()];
         let step = json!({"step": "memory", "duration": "1m", "size": 1 << 20, "passes": 1, "patterns": [pattern]});
-        let (result, report) = burn.meddled(&steps(json!([step])), Arc::new(FlipsOneBit::new(run, run % 2 == 0)));
+        let (result, report) = burn.meddled(&steps(&json!([step])), Arc::new(FlipsOneBit::new(run, run % 2 == 0)));
         let fault = result.fault.unwrap_or_else(|| panic!("run {run}, {pattern}: the bit was not found"));
         assert_eq!((result.outcome, fault.code), (Outcome::FailedUnchanged, FaultCode::HardwareFault), "run {run}");
         assert_eq!(value(&report.steps[0], "memory.errors"), 1.0, "run {run}, {pattern}");
@@ -119,7 +120,7 @@ fn every_flipped_bit_is_found_in_a_thousand_runs() {
 fn whole_memory_that_is_good_passes_with_its_figures() {
     let burn = Burn::new();
     let step = json!({"step": "memory", "duration": "1m", "size": 40 << 20, "passes": 1});
-    let (result, report) = burn.run(&steps(json!([step])));
+    let (result, report) = burn.run(&steps(&json!([step])));
     assert_eq!((result.outcome, result.changed), (Outcome::Verified, Some(Changed::AlreadySo)), "{:?}", result.fault);
     assert!(result.used.starts_with("memory for "), "{}", result.used);
     let step = &report.steps[0];
@@ -134,7 +135,7 @@ fn whole_memory_that_is_good_passes_with_its_figures() {
 fn more_memory_than_there_is_is_no_pass() {
     let burn = Burn::new();
     let step = json!({"step": "memory", "duration": "1m", "size": 1_u64 << 50, "reserve": 1_u64 << 49, "passes": 1});
-    let (result, report) = burn.run(&steps(json!([step])));
+    let (result, report) = burn.run(&steps(&json!([step])));
     assert_eq!(result.fault.expect("a fault").code, FaultCode::BurnInInconclusive);
     assert!(report.reasons[0].contains("nothing is left to test"), "{:?}", report.reasons);
 }
@@ -165,7 +166,7 @@ impl Meddler for Miscounts {
 fn every_wrong_result_is_counted_at_its_core() {
     let burn = Burn::new();
     let meddler = Arc::new(Miscounts { spoilt: AtomicU64::new(0), most: 1000 });
-    let scenario = steps(json!([{"step": "cpu", "duration": "30s"}]));
+    let scenario = steps(&json!([{"step": "cpu", "duration": "30s"}]));
     // The time is not what is tested: it ends when all are spoilt.
     let cancel = burn.bench.ctx.cancel.clone();
     let watched = meddler.clone();
@@ -196,7 +197,7 @@ fn every_wrong_result_is_counted_at_its_core() {
 #[test]
 fn every_core_of_this_machine_computes_rightly() {
     let burn = Burn::new();
-    let (result, report) = burn.run(&steps(json!([{"step": "cpu", "duration": 2}])));
+    let (result, report) = burn.run(&steps(&json!([{"step": "cpu", "duration": 2}])));
     assert_eq!(result.outcome, Outcome::Verified, "{:?}", result.fault);
     let cores = speediso_sys::cores::online(&Roots::live()).len();
     let rates = report.steps[0].measurements.iter().filter(|m| m.name == "cpu.rate" && m.value > 0.0).count();
@@ -209,7 +210,7 @@ fn the_first_fault_ends_all_if_asked() {
     let burn = Burn::new();
     let memory = json!({"step": "memory", "duration": "10m", "size": 1 << 20, "patterns": ["random"]});
     let pause = json!({"step": "pause", "duration": "10m"});
-    let mut scenario = steps(json!([{"parallel": [memory, pause.clone()]}, pause]));
+    let mut scenario = steps(&json!([{"parallel": [memory, pause.clone()]}, pause]));
     scenario["stop_on_first_fault"] = json!(true);
     let (result, report) = burn.meddled(&scenario, Arc::new(FlipsOneBit::new(3, false)));
     assert_eq!(result.fault.expect("a fault").code, FaultCode::HardwareFault);
@@ -230,7 +231,7 @@ fn a_command_is_measured_by_its_words() {
         let mut step = json!({"step": "command", "duration": "20s", "argv": argv, "metrics": [rule], "limits": [limit],
             "environment": {"KEY": "given", "STATUS": status}});
         extra.as_object().expect("an object").iter().for_each(|(k, v)| step[k] = v.clone());
-        steps(json!([step]))
+        steps(&json!([step]))
     };
     let (result, report) = burn.run(&with("0", json!({})));
     assert_eq!(result.outcome, Outcome::Verified, "{:?}", result.fault);
@@ -270,7 +271,7 @@ fn a_program_that_is_another_is_not_run() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).expect("set");
     let digest = hex(&Sha256::digest(fs::read(&program).expect("read")));
     let with = |digest: &str| {
-        steps(json!([{"step": "command", "duration": "20s", "argv": [program], "digest": format!("sha256:{digest}"),
+        steps(&json!([{"step": "command", "duration": "20s", "argv": [program], "digest": format!("sha256:{digest}"),
             "metrics": [{"lines": true}], "limits": [{"measurement": "button.*", "min": 1}]}]))
     };
     let (result, report) = burn.run(&with(&digest));
@@ -300,7 +301,7 @@ fn a_sensor_that_vanishes_is_no_pass_and_one_that_is_hot_a_fault() {
     put(&chip.join("temp1_label"), "Inlet");
     put(&chip.join("fan1_input"), "1200");
     let scenario = |max: u32| {
-        steps(json!([{"step": "sensors", "duration": 6, "every": 1,
+        steps(&json!([{"step": "sensors", "duration": 6, "every": 1,
             "limits": [{"measurement": "sensor.temperature.max", "where": "board/*", "max": max}]}]))
     };
     let (result, report) = burn.run(&scenario(95));
@@ -336,7 +337,7 @@ fn what_the_kernel_counts_meanwhile_counts() {
         fs::write(counter, "9").expect("written");
         fs::write(log, "4,1,2,-;EDAC MC0: 2 CE memory read error on DIMM_A1\n").expect("written");
     });
-    let (_, report) = burn.run(&steps(json!([{"step": "pause", "duration": 2}])));
+    let (_, report) = burn.run(&steps(&json!([{"step": "pause", "duration": 2}])));
     happening.join().expect("it happened");
     assert_eq!(report.reasons.len(), 2, "{:?}", report.reasons);
     assert!(report.reasons.iter().any(|r| r.contains("edac.corrected of mc0 is 2")), "{:?}", report.reasons);
@@ -348,7 +349,7 @@ fn a_restarted_agent_goes_on_where_it_was() {
     let mut burn = Burn::new();
     let marks = burn.dir.path().join("marks");
     let mark = |name: &str| json!({"step": "command", "name": name, "duration": "20s", "argv": ["sh", "-c", format!("echo {name} >> {}", marks.display())]});
-    let scenario = steps(json!([mark("first"), {"step": "pause", "duration": 2}, mark("last")]));
+    let scenario = steps(&json!([mark("first"), {"step": "pause", "duration": 2}, mark("last")]));
     // The agent dies in the pause: its thread is never heard of again.
     let ctx = burn.bench.ctx.clone();
     let lost = scenario.clone();
@@ -420,10 +421,10 @@ fn engines_are_used_where_they_are() {
     fs::set_permissions(bin.join("stress-ng"), fs::Permissions::from_mode(0o755)).expect("set");
     let step = json!({"step": "stress_ng", "duration": "20s", "stressors": [{"name": "cpu", "workers": 1}],
         "limits": [{"measurement": "stress_ng.cpu.bogo_ops", "min": 1000}]});
-    let (_, report) = burn.run(&steps(json!([{"step": "gpu", "duration": "20s", "directory": "/nowhere"}])));
+    let (_, report) = burn.run(&steps(&json!([{"step": "gpu", "duration": "20s", "directory": "/nowhere"}])));
     assert!(report.reasons[0].contains("/nowhere/gpu_burn is not in this live system"), "{:?}", report.reasons);
     burn.bench.ctx.tools = Tools::new(vec![bin], None, None, burn.dir.path().join("tools"));
-    let (result, report) = burn.run(&steps(json!([step])));
+    let (result, report) = burn.run(&steps(&json!([step])));
     assert_eq!(result.outcome, Outcome::Verified, "{:?}", result.fault);
     assert_eq!(value(&report.steps[0], "stress_ng.cpu.bogo_ops"), 2082.62);
     assert!(report.steps[0].output.as_ref().is_some_and(|o| o.contains("--cpu 1 --verify")), "{report:?}");

@@ -7,6 +7,7 @@ mod history;
 mod plan;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::net::Shutdown;
@@ -179,6 +180,13 @@ impl Shared {
         Some(rule)
     }
 
+    /// Of a request with several bad places all are bad: kernels and virtual machines join requests as they like.
+    fn flips(&self, bytes: &Range<u64>) -> BTreeSet<u64> {
+        let mut state = self.state();
+        let others = state.rules.iter_mut().filter(|rule| rule.then == Then::FlipBit);
+        others.filter_map(|rule| rule.meets(Operation::Read, bytes).then(|| rule.place())).collect()
+    }
+
     /// Does the first `length` bytes of what is asked.
     fn carry_out(&self, request: &Request, length: u64) -> io::Result<Vec<u8>> {
         let here = usize::try_from(length).map_err(io::Error::other)?;
@@ -273,9 +281,13 @@ fn answer(request: Request, stream: &Arc<UnixStream>, shared: &Shared) -> io::Re
         }
         Some(Then::FlipBit) => {
             data = shared.carry_out(&request, request.length)?;
-            let at = rule.map_or(0, |rule| rule.place().saturating_sub(bytes.start));
-            if let Some(byte) = usize::try_from(at).ok().and_then(|at| data.get_mut(at)) {
-                *byte ^= 1;
+            let mut places: BTreeSet<u64> = shared.flips(&bytes);
+            places.extend(rule.map(|rule| rule.place()));
+            for place in places {
+                let at = usize::try_from(place.saturating_sub(bytes.start)).ok();
+                if let Some(byte) = at.and_then(|at| data.get_mut(at)) {
+                    *byte ^= 1;
+                }
             }
         }
         Some(Then::Misdirect(to)) if request.operation == Operation::Write => {
