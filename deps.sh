@@ -63,7 +63,7 @@ usbutils: judging the inventory
 lshw: judging the inventory
 swtpm: TPMs of virtual machines
 socat: consoles of virtual machines
-rsyslog: a server for the agent's log
+rsyslog: a server for the log of agents
 rsyslog-openssl: the same under TLS
 cpio: building the tiny test system
 binutils: stripping the agent for the ramdisk, reading EFI programs
