@@ -57,7 +57,9 @@ fn judge(host: &str, asked: &Asked, answers: &BTreeSet<&BTreeSet<IpAddr>>) -> Ch
         Some(found) if found.is_empty() => check(no_help, format!("knows no address of {host}"))
             .do_this("enter the controller's name there, or ask another server"),
         Some(found) => {
-            let text = format!("{host} is {} ({} ms)", span::list(found), span::ms(asked.took));
+            let otherwise = answers.iter().any(|other| !other.is_empty() && *other != found);
+            let differs = if otherwise { "; another server says otherwise" } else { "" };
+            let text = format!("{host} is {} ({} ms){differs}", span::list(found), span::ms(asked.took));
             let list: Vec<String> = found.iter().map(ToString::to_string).collect();
             if matches!((&asked.four, &asked.six), (Ok(Answer::Error(_)), _) | (_, Ok(Answer::Error(_)))) {
                 // Resolvers differ in this, and the one of musl gives up: the agent does not find the name then.
@@ -67,8 +69,8 @@ fn judge(host: &str, asked: &Asked, answers: &BTreeSet<&BTreeSet<IpAddr>>) -> Ch
                     .do_this(
                         "have it answer \"no such address\" instead: with an error the whole name counts as not found",
                     )
-            } else if answers.iter().any(|other| !other.is_empty() && *other != found) {
-                check(Verdict::Warning, format!("{text}; another server says otherwise"))
+            } else if otherwise {
+                check(Verdict::Warning, text)
                     .fact("addresses", list)
                     .do_this("find out which name server is right: machines ask either")
             } else {
