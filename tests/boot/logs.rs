@@ -69,7 +69,6 @@ fn is_clean(dir: &Path, secrets: &[String]) -> usize {
 /// none of them is on its console, at the syslog server, in the controller's log, in what the controller shows or in the
 /// bundle; but all of the log is.
 #[test]
-#[ignore = "seen to pass but for the kernel's own lines on the console, which are left out since; to be run once more"]
 fn logs_arrive_everywhere_and_secrets_nowhere() {
     let programs = programs().unwrap();
     let lab = Lab::builder().build().unwrap();
