@@ -3,7 +3,7 @@
 //! Whoever does not answer costs the others nothing: each is asked by a thread of its own, and what has not come in time
 //! is said to be unread. Nothing here changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -100,19 +100,20 @@ fn ask_all(
     let end = Instant::now() + limit;
     let ask = Arc::new(ask);
     let (answers, answered) = mpsc::channel();
-    let mut waiting: BTreeMap<usize, String> = BTreeMap::new();
-    let mut failed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // By the disk's place in the list, whoever answers first.
+    let mut waiting = BTreeSet::new();
+    let mut failed: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    let mut gaps: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (n, disk) in disks.iter().enumerate().filter(|(_, d)| has_commands(d) && d.size.0 > 0) {
         let (ask, answers, disk) = (Arc::clone(&ask), answers.clone(), disk.clone());
-        let name = disk.name.clone();
         let work = move || {
             // Nobody listens any more when it was too late.
             let _ = answers.send((n, ask(&disk)));
         };
         match std::thread::Builder::new().stack_size(STACK).spawn(work) {
-            Ok(_) => drop(waiting.insert(n, name)),
-            Err(error) => failed.entry(format!("no thread could be made for it: {error}")).or_default().push(name),
-        }
+            Ok(_) => waiting.insert(n),
+            Err(error) => failed.entry(format!("no thread could be made for it: {error}")).or_default().insert(n),
+        };
     }
     drop(answers);
     while !waiting.is_empty() {
@@ -121,13 +122,12 @@ fn ask_all(
                 waiting.remove(&n);
                 match answer {
                     Ok(mut answer) => {
-                        let name = &disks[n].name;
-                        unread.extend(answer.gaps.drain(..).map(|gap| format!("{name} does not tell {gap}")));
+                        gaps.insert(n, std::mem::take(&mut answer.gaps));
                         take(&mut disks[n], answer);
                     }
                     Err(why) => {
                         disks[n].health = Some(DiskHealth::unread(&why));
-                        failed.entry(why).or_default().push(disks[n].name.clone());
+                        failed.entry(why).or_default().insert(n);
                     }
                 }
             }
@@ -136,18 +136,21 @@ fn ask_all(
                     mpsc::RecvTimeoutError::Timeout => format!("no answer within {} s", limit.as_secs()),
                     mpsc::RecvTimeoutError::Disconnected => "asking it panicked".to_owned(),
                 };
-                for (n, name) in std::mem::take(&mut waiting) {
+                for n in std::mem::take(&mut waiting) {
                     disks[n].health = Some(DiskHealth::unread(&why));
-                    failed.entry(why.clone()).or_default().push(name);
+                    failed.entry(why.clone()).or_default().insert(n);
                 }
             }
         }
     }
+    for (n, gaps) in gaps {
+        unread.extend(gaps.iter().map(|gap| format!("{} does not tell {gap}", disks[n].name)));
+    }
     // Five hundred disks that may not be opened are one line.
-    for (why, names) in failed {
-        let more = names.len().saturating_sub(MOST_NAMES);
+    for (why, which) in failed {
+        let more = which.len().saturating_sub(MOST_NAMES);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let some = names.iter().take(MOST_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let some = which.iter().take(MOST_NAMES).map(|n| disks[*n].name.as_str()).collect::<Vec<_>>().join(", ");
         unread.push(format!("the health of {some}{more} could not be read: {why}"));
     }
 }

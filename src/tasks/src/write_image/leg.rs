@@ -12,6 +12,7 @@ use speediso_model::units::Bytes;
 use speediso_sys::buffer::AlignedBuffer;
 use speediso_sys::claim::DiskError;
 
+use super::notes::{Notes, Run};
 use super::room::Room;
 use crate::ctx::{Meter, TaskCtx};
 use crate::gptedit::{EDGE, Edges};
@@ -46,38 +47,7 @@ struct Span {
 struct Held {
     /// Of the spans; the first is the start of the place, the last its end.
     buffers: Vec<AlignedBuffer>,
-    pieces: Vec<Piece>,
-}
-
-/// Something that was written, or that must be there. There is one for every chunk of a write of terabytes, so it is
-/// small: a disk does not forge hashes, of which half will do.
-#[derive(Clone, Copy)]
-struct Piece {
-    /// Offset and, in the lower 16 bits, length, in units of 512 bytes.
-    place: u64,
-    hash: [u64; 2],
-}
-
-impl Piece {
-    const UNIT: u64 = 512;
-
-    fn new(offset: u64, length: usize, hash: blake3::Hash) -> Self {
-        debug_assert!(length as u64 / Self::UNIT <= 0xffff, "{length} bytes are more than a chunk has");
-        Self { place: ((offset / Self::UNIT) << 16) | (length as u64 / Self::UNIT), hash: half(hash) }
-    }
-
-    fn offset(self) -> u64 {
-        (self.place >> 16) * Self::UNIT
-    }
-
-    fn length(self) -> usize {
-        index((self.place & 0xffff) * Self::UNIT)
-    }
-}
-
-fn half(hash: blake3::Hash) -> [u64; 2] {
-    let bytes = hash.as_bytes();
-    [0, 8].map(|at| bytes[at..at + 8].iter().fold(0, |sum, b| (sum << 8) | u64::from(*b)))
+    notes: Notes,
 }
 
 impl<'a> Leg<'a> {
@@ -108,7 +78,7 @@ impl<'a> Leg<'a> {
             }
             spans.push(Span { range, buffer });
         }
-        let held = Mutex::new(Held { buffers, pieces: Vec::new() });
+        let held = Mutex::new(Held { buffers, notes: Notes::new() });
         let kept = room.kept().iter().map(|e| e.start..e.end).collect();
         Ok(Self { place, spans, held, fallback, kept, broken: OnceLock::new() })
     }
@@ -220,7 +190,9 @@ impl<'a> Leg<'a> {
 
     /// Notes what must be read back at `offset`.
     pub(super) fn expect(&self, offset: u64, length: usize, hash: blake3::Hash) {
-        self.held().pieces.push(Piece::new(offset, length, hash));
+        // More than a chunk has: what cannot be noted will not be found either, so it is no success.
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        self.held().notes.add(offset, length, &hash);
     }
 
     /// Start and end as they are to be.
@@ -257,7 +229,7 @@ impl<'a> Leg<'a> {
             let mut back = AlignedBuffer::zeroed(bytes.len());
             place.read_at(range.start, &mut back).on(place.disk())?;
             if back[..] != bytes[..] {
-                return Err(differs(place, range.start, bytes.len()));
+                return Err(differs(place, range.start, bytes.len() as u64));
             }
         }
         Ok(())
@@ -271,42 +243,43 @@ impl<'a> Leg<'a> {
     /// Reads what was written from the medium again.
     pub(super) fn read_back(&self, mode: ReadBack, ctx: &TaskCtx) -> Result<ReadBackDone, Fault> {
         let place = self.place;
-        let mut pieces = std::mem::take(&mut self.held().pieces);
-        pieces.sort_unstable_by_key(|p| p.place);
-        let n = pieces.len();
-        let (chosen, seed): (Vec<usize>, Option<u64>) = match mode {
+        let runs = std::mem::replace(&mut self.held().notes, Notes::new()).into_runs();
+        let (chosen, seed) = match mode {
             ReadBack::None => {
                 return Ok(ReadBackDone {
                     method: "not read back but for start and end (as ordered)".into(),
                     facts: json!({"mode": "none"}),
                 });
             }
-            ReadBack::Full => ((0..n).collect(), None),
+            ReadBack::Full => (None, None),
             ReadBack::Sample => {
                 let seed: u64 = rand::rng().random();
-                let mut chosen = sample(&mut StdRng::seed_from_u64(seed), n, n.div_ceil(16)).into_vec();
-                chosen.extend([0, n.saturating_sub(1)]);
-                chosen.sort_unstable();
-                chosen.dedup();
-                chosen.retain(|i| *i < n);
-                (chosen, Some(seed))
+                (Some(sampled(runs.len(), seed)), Some(seed))
             }
         };
         ctx.reporter.step_began("read back");
-        let total: u64 = chosen.iter().map(|i| pieces[*i].length() as u64).sum();
-        let written: u64 = pieces.iter().map(|p| p.length() as u64).sum();
+        let written: u64 = runs.iter().map(Run::bytes).sum();
+        let runs: Vec<Run> = match chosen {
+            None => runs,
+            Some(chosen) => chosen.into_iter().map(|n| runs[n]).collect(),
+        };
+        let total: u64 = runs.iter().map(Run::bytes).sum();
         let mut meter = Meter::new(ctx, "reading back", place.name(), Some(total));
-        let mut buffer = AlignedBuffer::zeroed(pieces.iter().map(|p| p.length()).max().unwrap_or(0));
+        let mut buffer = AlignedBuffer::zeroed(runs.iter().map(|run| run.length as usize).max().unwrap_or(0));
         let mut read = 0;
-        for piece in chosen.iter().map(|i| &pieces[*i]) {
-            ctx.cancel.check()?;
-            let bytes = &mut buffer[..piece.length()];
-            place.read_at(piece.offset(), bytes).on(place.disk())?;
-            if half(blake3::hash(bytes)) != piece.hash {
-                return Err(differs(place, piece.offset(), piece.length()));
+        for run in &runs {
+            let mut hashes = Vec::with_capacity(run.pieces as usize);
+            for n in 0..u64::from(run.pieces) {
+                ctx.cancel.check()?;
+                let bytes = &mut buffer[..run.length as usize];
+                place.read_at(run.offset + n * u64::from(run.length), bytes).on(place.disk())?;
+                hashes.push(blake3::hash(bytes));
+                read += u64::from(run.length);
+                meter.at(read);
             }
-            read += piece.length() as u64;
-            meter.at(read);
+            if !run.is(hashes.into_iter()) {
+                return Err(differs(place, run.offset, run.bytes()));
+            }
         }
         ctx.reporter.step_ended("read back", &format!("{} compared", Bytes(read)));
         Ok(ReadBackDone {
@@ -319,6 +292,16 @@ impl<'a> Leg<'a> {
     }
 }
 
+/// One in sixteen, and always the first and the last.
+fn sampled(runs: usize, seed: u64) -> Vec<usize> {
+    let mut chosen = sample(&mut StdRng::seed_from_u64(seed), runs, runs.div_ceil(16)).into_vec();
+    chosen.extend([0, runs.saturating_sub(1)]);
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen.retain(|n| *n < runs);
+    chosen
+}
+
 fn length(range: &Range<u64>) -> usize {
     index(range.end - range.start)
 }
@@ -328,15 +311,11 @@ fn index(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn differs(place: Place<'_>, offset: u64, length: usize) -> Fault {
+fn differs(place: Place<'_>, offset: u64, length: u64) -> Fault {
     let at = place.start() + offset;
     Fault::new(
         FaultCode::ReadBackMismatch,
-        format!(
-            "{} returns something else than was written between bytes {at} and {}",
-            place.name(),
-            at + length as u64
-        ),
+        format!("{} returns something else than was written between bytes {at} and {}", place.name(), at + length),
     )
 }
 

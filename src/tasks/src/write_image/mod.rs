@@ -7,6 +7,7 @@
 mod chunked;
 mod file_system;
 mod leg;
+mod notes;
 mod qcow2;
 mod room;
 mod source;

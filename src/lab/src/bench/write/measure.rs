@@ -1,5 +1,6 @@
 //! One run of one case: time, processor time, memory.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -12,6 +13,9 @@ use serde_json::{Value, json};
 
 use super::ipa::Ipa;
 
+/// Looking at every process costs a millisecond or two, which those that are measured should have.
+const SAMPLE: Duration = Duration::from_millis(50);
+
 /// Nothing that is measured takes longer than this, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -20,8 +24,12 @@ pub(in crate::bench) struct Measured {
     pub(in crate::bench) wall: f64,
     /// User and system, of everything the case started.
     pub(in crate::bench) cpu: f64,
-    /// Resident, all of its processes together, sampled.
+    /// Resident: the peaks of all of its processes together.
     pub(in crate::bench) peak_mib: f64,
+    /// What the whole machine worked meanwhile: the server and the kernel's own threads too.
+    pub(in crate::bench) machine: f64,
+    /// What the machine was ready to work, while its host ran others on its processors.
+    pub(in crate::bench) stolen: f64,
 }
 
 pub(in crate::bench) fn pipe(line: &str, dir: &Path) -> Result<Measured> {
@@ -74,12 +82,16 @@ fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
     let log = File::create(dir.join("case.log"))?;
     // A group of its own, so that its processes can be told from others.
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-    let before = spent()?;
+    let (before, machine) = (spent()?, Machine::now()?);
     let began = Instant::now();
     let mut child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
-    let mut peak = 0;
+    let mut peaks = HashMap::new();
+    let mut look_again = began;
     let status = loop {
-        peak = peak.max(resident(&child));
+        if Instant::now() >= look_again {
+            see_peaks(&child, &mut peaks);
+            look_again = Instant::now() + SAMPLE;
+        }
         if let Some(status) = child.try_wait()? {
             break status;
         }
@@ -88,13 +100,34 @@ fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
             child.wait()?;
             bail!("still not done after {} s", LIMIT.as_secs());
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     };
     let wall = began.elapsed().as_secs_f64();
     ensure!(status.success(), "ended with {status}:\n{}", fs::read_to_string(dir.join("case.log"))?);
     #[allow(clippy::cast_precision_loss, reason = "memory of one machine")]
-    let peak_mib = peak as f64 / 1024.0;
-    Ok(Measured { wall, cpu: spent()? - before, peak_mib })
+    let peak_mib = peaks.values().sum::<u64>() as f64 / 1024.0;
+    let now = Machine::now()?;
+    let (machine, stolen) = (now.worked - machine.worked, now.stolen - machine.stolen);
+    Ok(Measured { wall, cpu: spent()? - before, peak_mib, machine, stolen })
+}
+
+/// Seconds since the machine's start, of all its processors.
+struct Machine {
+    worked: f64,
+    stolen: f64,
+}
+
+impl Machine {
+    /// proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal, in hundredths (`USER_HZ` of x86 and arm).
+    fn now() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).context("/proc/stat has no line cpu")?;
+        let ticks: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
+            bail!("/proc/stat says too little: {line}");
+        };
+        Ok(Self { worked: (user + nice + system + irq + softirq) / 100.0, stolen: steal / 100.0 })
+    }
 }
 
 /// By children that have ended and were waited for.
@@ -108,18 +141,23 @@ pub(super) fn cpu_seconds(usage: Usage) -> f64 {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// KiB of all processes of the child's group.
-fn resident(child: &Child) -> u64 {
+/// KiB that each process of the child's group has had at most: the kernel's own mark, so looking seldom misses nothing but
+/// the last moments of one that ends.
+fn see_peaks(child: &Child, peaks: &mut HashMap<String, u64>) {
     let group = child.id().to_string();
     let of = |pid: &str| -> Option<u64> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // proc_pid_stat(5): after the name in parentheses come state, parent, group.
         let in_group = stat.rsplit_once(')')?.1.split_whitespace().nth(2)? == group;
         let status = in_group.then(|| fs::read_to_string(format!("/proc/{pid}/status")).ok()).flatten()?;
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
     };
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| of(entry.file_name().to_str()?)).sum()
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().into_string() else { continue };
+        if let Some(peak) = of(&pid) {
+            peaks.insert(pid, peak);
+        }
+    }
 }
 
 /// The task file must name the machine it is for: here by a MAC address.

@@ -14,6 +14,7 @@ mod server;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use speediso_lab::tool;
@@ -26,6 +27,9 @@ use self::limit::Limit;
 use self::measure::Measured;
 use self::server::Server;
 use crate::show::fact;
+
+/// Before each run: what the one before it has left to the kernel is done by then.
+const REST: Duration = Duration::from_secs(1);
 
 /// Those that have to be installed first.
 struct Peers {
@@ -67,8 +71,10 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
         .collect();
     ensure!(!rows.is_empty(), "no case has {:?} in its name", setup.only.unwrap_or_default());
     for round in 0..=setup.rounds {
-        for row in &mut rows {
+        for at in order(rows.len(), round as usize) {
+            let row = &mut rows[at];
             disk.allocate(size)?;
+            std::thread::sleep(REST);
             let measured = match &row.case.way {
                 Way::Pipe(line) => measure::pipe(line, dir.path()),
                 Way::Ipa(line) => measure::ipa(line, dir.path(), server.ca()),
@@ -93,6 +99,16 @@ pub(super) fn run(setup: &Setup<'_>) -> Result<()> {
     report::save(&rows, size, &limits, setup.out)?;
     fact(format!("figures: {}, and beside it as .md and .svg", setup.out.display()));
     Ok(())
+}
+
+/// Another order in every round, so that no case always follows the same one: a processor that was hot, or a host that has
+/// just lent more than its share, is met by each of them.
+fn order(cases: usize, round: usize) -> impl Iterator<Item = usize> {
+    let divide = |d: usize, stride: usize| cases.is_multiple_of(d) && stride.is_multiple_of(d);
+    let coprime = |stride: &usize| !(2..=*stride).any(|d| divide(d, *stride));
+    let strides: Vec<usize> = (1..=cases).filter(coprime).collect();
+    let stride = strides[round % strides.len()];
+    (0..cases).map(move |n| (n * stride + round) % cases)
 }
 
 /// Byte for byte, past the page cache; then spoils the disk's start, so that the next one has to write it.
@@ -147,5 +163,25 @@ impl LoopDisk {
 impl Drop for LoopDisk {
     fn drop(&mut self) {
         let _ = tool::run(Command::new("losetup").arg("--detach").arg(&self.device));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::order;
+
+    #[test]
+    fn every_round_has_every_case_once_after_another_one() {
+        for cases in [1, 2, 5, 24, 25, 26] {
+            let rounds: Vec<Vec<usize>> = (0..3).map(|round| order(cases, round).collect()).collect();
+            for round in &rounds {
+                let mut sorted = round.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..cases).collect::<Vec<_>>());
+            }
+            if cases > 4 {
+                assert_ne!(rounds[0], rounds[1]);
+            }
+        }
     }
 }

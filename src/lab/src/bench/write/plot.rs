@@ -58,7 +58,7 @@ mod tests {
     fn every_case_has_its_bar() {
         let row = |name: &str, wall: f64| Row {
             case: Case { name: name.into(), way: Way::Pipe(String::new()), writes: true, against: Vec::new() },
-            runs: vec![Measured { wall, cpu: 1.0, peak_mib: 1.0 }],
+            runs: vec![Measured { wall, cpu: 1.0, peak_mib: 1.0, machine: 1.0, stolen: 0.0 }],
         };
         let picture = svg(&[row("raw: speediso", 1.0), row("raw: a & b", 4.0)], "t < u");
         assert_eq!(picture.matches("fill=\"#").count(), 2);

@@ -26,14 +26,22 @@ pub(super) fn show(rows: &mut [Row], size: u64, limits: &[Limit]) {
     let whole = size as f64 / 1_048_576.0;
     let rounds = rows.first().map_or(0, |r| r.runs.len());
     fact(format!("image of {whole:.0} MiB over TLS, median of {rounds} rounds in turn; each result compared"));
-    fact(format!("{:<60} {:>7} {:>15} {:>7} {:>6} {:>6}", "", "wall s", "(least, most)", "MiB/s", "cpu s", "MiB"));
+    fact(format!(
+        "{:<60} {:>7} {:>15} {:>7} {:>6} {:>8} {:>6} {:>6}",
+        "", "wall s", "(least, most)", "MiB/s", "cpu s", "machine", "stolen", "MiB"
+    ));
     for row in rows.iter_mut() {
         row.runs.sort_by(|a, b| a.wall.total_cmp(&b.wall));
         let (Some(least), Some(most)) = (row.runs.first(), row.runs.last()) else { continue };
         let wall = wall(row);
         let (cpu, peak) = (median(&row.runs, |m| m.cpu), median(&row.runs, |m| m.peak_mib));
         let range = format!("({:.2}, {:.2})", least.wall, most.wall);
-        fact(format!("{:<60} {wall:>7.2} {range:>15} {:>7.0} {cpu:>6.2} {peak:>6.0}", row.case.name, whole / wall));
+        let (machine, stolen) = (median(&row.runs, |m| m.machine), median(&row.runs, |m| m.stolen));
+        fact(format!(
+            "{:<60} {wall:>7.2} {range:>15} {:>7.0} {cpu:>6.2} {machine:>8.2} {stolen:>6.2} {peak:>6.0}",
+            row.case.name,
+            whole / wall
+        ));
     }
     for row in rows.iter() {
         for (other, aim) in &row.case.against {
@@ -57,10 +65,13 @@ pub(super) fn show(rows: &mut [Row], size: u64, limits: &[Limit]) {
 
 /// The table, for a document.
 fn markdown(rows: &[Row], title: &str) -> String {
-    let mut text = format!("{title}\n\n| case | wall s | cpu s | MiB resident |\n|---|---:|---:|---:|\n");
+    let mut text = format!(
+        "{title}\n\n| case | wall s | cpu s | whole machine's cpu s | MiB resident |\n|---|---:|---:|---:|---:|\n"
+    );
     for row in rows {
         let (cpu, peak) = (median(&row.runs, |m| m.cpu), median(&row.runs, |m| m.peak_mib));
-        text.push_str(&format!("| {} | {:.2} | {cpu:.2} | {peak:.0} |\n", row.case.name, wall(row)));
+        let machine = median(&row.runs, |m| m.machine);
+        text.push_str(&format!("| {} | {:.2} | {cpu:.2} | {machine:.2} | {peak:.0} |\n", row.case.name, wall(row)));
     }
     text
 }
@@ -70,7 +81,7 @@ pub(super) fn save(rows: &[Row], size: u64, limits: &[Limit], out: &Path) -> Res
     if let Some(folder) = out.parent() {
         fs::create_dir_all(folder)?;
     }
-    let run = |m: &Measured| json!({"wall_s": m.wall, "cpu_s": m.cpu, "peak_mib": m.peak_mib});
+    let run = |m: &Measured| json!({"wall_s": m.wall, "cpu_s": m.cpu, "machine_cpu_s": m.machine, "stolen_s": m.stolen, "peak_mib": m.peak_mib});
     let row = |r: &Row| json!({"case": r.case.name, "runs": r.runs.iter().map(run).collect::<Vec<_>>()});
     let cases: Vec<_> = rows.iter().map(row).collect();
     let limits: Vec<_> = limits.iter().map(Limit::data).collect();
