@@ -30,14 +30,29 @@ build: deps ## Build everything with the development profile (what demo and test
 
 .PHONY: ramdisk
 ramdisk: build ## The ramdisk for demo and tests: builds/latest, with the development agent
-	$(DEBUG)/speediso-initramfs build --agent $(DEBUG)/speediso-agent --out builds
+	$(DEBUG)/speediso-initramfs build --agent $(DEBUG)/speediso-agent --out builds --addon --workspace .
 
 .PHONY: image
-image: deps ## A ramdisk to deploy: release agent, numbered, last three kept (builds/)
+image: deps ## A ramdisk to deploy: release agent, numbered, last three kept (builds/). IMAGE="--sign KEY --manifest FILE ..."
 	@echo "image: the release build takes about 10 minutes on 2 cores"
 	cargo build --release -p speediso-agent -p speediso-initramfs
-	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds
+	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds --addon --iso --workspace . $(IMAGE)
 	$(RELEASE)/speediso-initramfs list --out builds
+
+.PHONY: image-report
+image-report: ## What costs size in the latest build: groups of modules, programs, libraries, the agent
+	cargo build -p speediso-agent -p speediso-initramfs
+	$(DEBUG)/speediso-initramfs report --out builds --symbols $(DEBUG)/speediso-agent
+
+.PHONY: hardware-doc
+hardware-doc: ## Write docs/hardware.md anew from the kernel package, the manifests and pci.ids
+	cargo build -p speediso-initramfs
+	$(DEBUG)/speediso-initramfs hardware --to docs/hardware.md
+
+.PHONY: live
+live: deps ## The live flavour for builds/latest: systemd, ssh and tools as a signed image in builds/latest/live (LIVE_ARGS)
+	cargo build --release -p speediso-agent -p speediso-initramfs
+	$(RELEASE)/speediso-initramfs live --agent $(RELEASE)/speediso-agent --out builds $(LIVE_ARGS)
 
 .PHONY: rollback
 rollback: ## Point builds/latest at the build before
@@ -47,9 +62,15 @@ rollback: ## Point builds/latest at the build before
 demo: ramdisk ## A bare virtual machine boots over PXE, enrols, is installed and logged into (FIRMWARE=uefi|bios, KEEP=1)
 	$(DEBUG)/speediso-lab demo
 
+.PHONY: lab
+lab: ramdisk ## A small site with bare virtual machines to try things on, until Ctrl-C (MACHINES=2, FIRMWARE=uefi|bios|bios,uefi)
+	$(DEBUG)/speediso-lab lab $(if $(PROXY),--proxy)
+
 .PHONY: test
 test: deps lint ramdisk ## All tests: unit, property, snapshot, loop devices (root), PXE boots in QEMU
 	tests/images/tiny.sh $(IMAGES)/tiny.raw
+	$(DEBUG)/speediso-initramfs live --agent $(DEBUG)/speediso-agent --manifest tests/boot/live/live.json \
+		--to $(IMAGES)/live-squashfs --key $(IMAGES)/live.key
 	cargo nextest run --workspace --no-fail-fast
 
 .PHONY: test-quick
@@ -64,14 +85,14 @@ test-all: test ## Also the slow ones: tests that are left out of `make test`, th
 	FIRMWARE=bios $(DEBUG)/speediso-lab demo
 
 .PHONY: fuzz
-fuzz: deps ## Fuzz everything that reads an image's bytes, 60 s each (FUZZ_SECONDS); needs a nightly compiler
+fuzz: deps ## Fuzz everything that reads bytes from outside, 60 s each (FUZZ_SECONDS); needs a nightly compiler
 	fuzz/run.sh
 
 .PHONY: lint
 lint: deps ## Formatting, clippy, shell scripts, systemd units
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	shellcheck -x deps.sh .ci/run fuzz/run.sh src/sys/*.sh tests/images/*.sh systemd/*.sh
+	shellcheck -x deps.sh .ci/run fuzz/run.sh src/sys/*.sh tests/images/*.sh systemd/*.sh deploy/*.sh systemd/shells systemd/speediso-generator
 	systemd/verify.sh
 
 .PHONY: deny

@@ -18,12 +18,17 @@ qemu-system-x86: virtual machines of demo and tests
 ovmf: their UEFI firmware
 ipxe: network boot loaders
 dnsmasq-base: DHCP and TFTP in the laboratory
-ethtool: checksums where a test carries frames by hand
 iproute2: network namespaces
 nginx-light: web server of the laboratory and the benchmarks
-mmdebstrap: the Debian image of the demo
+mmdebstrap: the Debian image of the demo, the live flavour
+squashfs-tools: the live flavour
+fakechroot: the live flavour, built by a normal user
+fakeroot: likewise
 grub-pc-bin: BIOS boot loader of the test images
 grub-efi-amd64-bin: UEFI boot loader of the test images
+pxelinux: the network boot loader of many sites
+syslinux-common: what it loads
+isolinux: the BIOS boot loader of the image for sticks and CDs
 grub-common: making boot loader images
 mtools: filling EFI system partitions without mounting
 dosfstools: making and checking FAT
@@ -36,7 +41,7 @@ lvm2: volumes that a teardown must clear
 dmsetup: mapped devices that a teardown must take down
 cryptsetup-bin: LUKS, likewise
 bcache-tools: bcache, likewise
-xorriso: hybrid ISO images, likewise
+xorriso: the image for sticks and CDs
 gdisk: checking partition tables independently
 fdisk: losetup and sfdisk in the tests
 util-linux: loop devices in the tests
@@ -58,7 +63,7 @@ openssl: checking certificates and signatures independently
 openssh-client: logging into the machines
 dmidecode: judging the inventory
 pciutils: judging the inventory
-pci.ids: judging the inventory
+pci.ids: names of cards in controller and command line, judging the inventory
 usbutils: judging the inventory
 lshw: judging the inventory
 swtpm: TPMs of virtual machines
@@ -70,7 +75,7 @@ binutils: stripping the agent for the ramdisk, reading EFI programs
 sbsigntool: signing for Secure Boot
 jq: reading JSON in scripts
 lldpd: the other side of LLDP in the tests
-ethtool: network cards, asked independently
+ethtool: network cards, asked independently; checksums where a test carries frames by hand
 nvme-cli: NVMe drives, likewise
 smartmontools: health of disks, likewise
 ipmitool: the BMC, likewise
@@ -82,6 +87,8 @@ if [ "${1:-}" = all ]; then
     wanted+='
 chromium: printing certificates
 poppler-utils: reading what was printed
+liblzma-dev: building iPXE with HTTPS
+perl: likewise
 '
 fi
 

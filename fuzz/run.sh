@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every fuzz target for some time (FUZZ_SECONDS each, 60 if not given), from seeds that the formats' own tools make.
+# Every fuzz target for some time (FUZZ_SECONDS each, 60 if not given), from seeds that the formats' own tools make; then the
+# property tests of the readers that libFuzzer cannot be linked with (they stand on libblkid and TLS), with FUZZ_CASES each.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -62,3 +63,7 @@ for target in qcow2 manifest decoders container certificate lldp smbios; do
     fi
     grep -E '^stat::(number_of_executed_units|peak_rss_mb)' "$work/log"
 done
+
+# DHCP, router advertisements, DNS, the command line, IPMI, EFI variables, SMART, Opal, captured machines.
+echo "fuzz: property tests, ${FUZZ_CASES:-20000} cases each"
+(cd .. && PROPTEST_CASES="${FUZZ_CASES:-20000}" cargo nextest run -p speediso-sys -p speediso-agent -E 'test(/::any_/)')

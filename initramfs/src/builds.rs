@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
+use speediso_image::manifest::SigningKey;
 
 use crate::packages::hex;
 use crate::ramdisk::BuildFacts;
+use crate::verify;
 
 const KEPT: usize = 3;
 const LATEST: &str = "latest";
@@ -59,6 +61,16 @@ impl Builds {
 
     /// Puts a build there whole, with `SHA256SUMS`, points `latest` to it and removes what is too old.
     pub fn publish(&self, number: u64, files: &BTreeMap<&str, Vec<u8>>) -> Result<PathBuf> {
+        self.publish_signed(number, files, None)
+    }
+
+    /// The same with a signature over `SHA256SUMS`, which is there as soon as the build is.
+    pub fn publish_signed(
+        &self,
+        number: u64,
+        files: &BTreeMap<&str, Vec<u8>>,
+        key: Option<&SigningKey>,
+    ) -> Result<PathBuf> {
         let path = self.path(number);
         ensure!(
             !path.exists(),
@@ -74,7 +86,10 @@ impl Builds {
             write_synced(&made.join(name), data)?;
             sums.push_str(&format!("{}  {name}\n", hex(&Sha256::digest(data))));
         }
-        write_synced(&made.join("SHA256SUMS"), sums.as_bytes())?;
+        write_synced(&made.join(verify::SUMS), sums.as_bytes())?;
+        if let Some(key) = key {
+            verify::sign(&made, key)?;
+        }
         fs::rename(&made, &path).with_context(|| format!("making {}", path.display()))?;
         self.point_latest_to(number)?;
         self.prune()?;

@@ -49,6 +49,26 @@ impl Cache {
         }
     }
 
+    /// Where the entry `kind/key` is, or would be.
+    #[must_use]
+    pub fn path(&self, kind: &str, key: &str) -> PathBuf {
+        self.root.join(kind).join(key)
+    }
+
+    /// The keys of a kind.
+    #[must_use]
+    pub fn entries(&self, kind: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(kind)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Removes what is out of date; what cannot be removed takes room and nothing else.
+    pub fn forget(&self, kind: &str, old: impl Fn(&str) -> bool) {
+        for key in self.entries(kind).into_iter().filter(|key| old(key)) {
+            let _ = fs::remove_dir_all(self.path(kind, &key));
+        }
+    }
+
     /// A directory for large intermediate things, on the same file system as the cache; removed when dropped.
     pub fn work_dir(&self) -> Result<tempfile::TempDir> {
         fs::create_dir_all(&self.root)

@@ -5,6 +5,8 @@
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
+const SHT_NULL: u32 = 0;
+const SHT_NOBITS: u32 = 8;
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
@@ -46,6 +48,39 @@ pub fn linkage(file: &[u8]) -> Result<Linkage, ElfError> {
         linkage.needed = needed(file, dynamic, &segments)?;
     }
     Ok(linkage)
+}
+
+/// The content of the section `name`, if the file has one: that is where kernel modules tell of themselves.
+pub fn section<'a>(file: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, ElfError> {
+    Ok(sections(file)?.into_iter().find(|(known, _)| known == name).map(|(_, content)| content))
+}
+
+/// Names and contents of all sections that have any in the file.
+pub fn sections(file: &[u8]) -> Result<Vec<(String, &[u8])>, ElfError> {
+    if !file.starts_with(b"\x7fELF\x02\x01") {
+        return Err(ElfError::NotElf);
+    }
+    let table = u64_at(file, 0x28)?;
+    let (entry_size, count) = (u64::from(u16_at(file, 0x3a)?), u64::from(u16_at(file, 0x3c)?));
+    let header = |n: u64| entry_size.checked_mul(n).and_then(|o| o.checked_add(table)).ok_or(ElfError::Damaged);
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let names = u64_at(file, header(u64::from(u16_at(file, 0x3e)?))?.saturating_add(0x18))?;
+    let mut sections = Vec::new();
+    for n in 0..count {
+        let at = header(n)?;
+        let kind = u32_at(file, at.saturating_add(4))?;
+        if matches!(kind, SHT_NULL | SHT_NOBITS) {
+            continue;
+        }
+        let name = text(file, names.saturating_add(u64::from(u32_at(file, at)?)))?;
+        let (offset, size) = (u64_at(file, at.saturating_add(0x18))?, u64_at(file, at.saturating_add(0x20))?);
+        let range = usize::try_from(offset).ok().zip(usize::try_from(size).ok());
+        let content = range.and_then(|(offset, size)| file.get(offset..offset.checked_add(size)?));
+        sections.push((name, content.ok_or(ElfError::Damaged)?));
+    }
+    Ok(sections)
 }
 
 fn segments(file: &[u8]) -> Result<Vec<Segment>, ElfError> {

@@ -9,14 +9,24 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use speediso_initramfs::assemble::{self, Base};
+use speediso_initramfs::addon::{self, Addon};
+use speediso_initramfs::assemble;
 use speediso_initramfs::builds::Builds;
-use speediso_initramfs::cache::Cache;
-use speediso_initramfs::manifest::{self, Manifest};
+use speediso_initramfs::iso::{self, Isolinux, command as iso_command};
+use speediso_initramfs::live;
+use speediso_initramfs::lock;
 use speediso_initramfs::ramdisk::{self, BootPrograms, BuildFacts};
-use speediso_initramfs::report;
-use speediso_initramfs::tools::{self, ToolsArchive};
+use speediso_initramfs::sbom;
+use speediso_initramfs::supply::Supply;
+use speediso_initramfs::tools;
 use speediso_initramfs::uki::{self, Parts};
+use speediso_initramfs::verify;
+
+mod inspect;
+mod source;
+
+use inspect::{HardwareArgs, ReportArgs, SignArgs, VerifyArgs};
+use source::Source;
 
 /// Builds the ramdisk from Debian packages; needs neither root nor the kernel it packs.
 #[derive(Parser)]
@@ -40,17 +50,31 @@ enum Action {
         /// Number of the build instead of the next one
         #[arg(long)]
         number: Option<u64>,
+        /// Sign the checksums with this ed25519 key (PKCS #8, or a seed in hex)
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
+        /// Where the agent's sources are: its crates are listed in the bill of materials
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
+        /// Make the image for sticks and CDs too
+        #[arg(long)]
+        iso: bool,
     },
+    /// Make one image for sticks, CDs and virtual media of a build, with parameters of its own
+    Iso(iso_command::IsoArgs),
+    /// Show or replace the parameters in such an image
+    IsoParameters(iso_command::ParametersArgs),
     /// Make one EFI program of a build, with a command line in it, signed for Secure Boot if a key is given
     Uki(UkiArgs),
-    /// Show what costs size, by group of the manifest
-    Report {
-        /// Count this agent too
-        #[arg(long)]
-        agent: Option<PathBuf>,
-        #[command(flatten)]
-        source: Source,
-    },
+    /// Show what costs size in a build
+    Report(ReportArgs),
+    /// Check that a build is what was published: checksums, and with a key their signature
+    Verify(VerifyArgs),
+    /// Sign a build's checksums, where the key is not on the machine that builds
+    Sign(SignArgs),
+    /// Write the page of which hardware works with which module
+    Hardware(HardwareArgs),
+    Live(live::LiveArgs),
     /// List the builds
     List {
         #[command(flatten)]
@@ -68,16 +92,6 @@ struct Out {
     /// Directory of the builds
     #[arg(long, default_value = "builds")]
     out: PathBuf,
-}
-
-#[derive(Args)]
-struct Source {
-    /// What to pack, instead of the built-in manifest
-    #[arg(long)]
-    manifest: Option<PathBuf>,
-    /// What to pack into the tools archive, instead of the built-in manifest
-    #[arg(long)]
-    tools_manifest: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -106,9 +120,17 @@ struct UkiArgs {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Action::Build { agent, out, source, number } => build(&agent, &out.out, &source, number),
+        Action::Build { agent, out, source, number, sign, workspace, iso } => {
+            build(&agent, &out.out, &source, number, sign.as_deref(), workspace.as_deref(), iso)
+        }
+        Action::Iso(args) => iso_command::iso(&args),
+        Action::IsoParameters(args) => iso_command::parameters(&args),
         Action::Uki(args) => make_uki(&args),
-        Action::Report { agent, source } => show_report(agent.as_deref(), &source),
+        Action::Report(args) => inspect::report(&args),
+        Action::Verify(args) => inspect::verify(&args),
+        Action::Sign(args) => inspect::sign(&args),
+        Action::Hardware(args) => inspect::hardware(&args),
+        Action::Live(args) => live::build(&args),
         Action::List { out } => list(&out.out),
         Action::Rollback { out } => roll_back(&out.out),
     };
@@ -121,60 +143,81 @@ fn main() -> ExitCode {
     }
 }
 
-impl Source {
-    fn manifest(&self) -> Result<Manifest> {
-        read_manifest(self.manifest.as_deref(), manifest::BUILT_IN)
-    }
-
-    fn base(&self, cache: &Cache) -> Result<Base> {
-        let beside = self.manifest.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
-        assemble::base(&self.manifest()?, beside, cache)
-    }
-
-    fn tools(&self, cache: &Cache) -> Result<ToolsArchive> {
-        let manifest = read_manifest(self.tools_manifest.as_deref(), tools::BUILT_IN)?;
-        tools::archive(&manifest, &self.manifest()?.kernel, cache)
-    }
-}
-
-fn read_manifest(path: Option<&Path>, built_in: &str) -> Result<Manifest> {
-    let Some(path) = path else { return Ok(Manifest::parse(built_in)?) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    Manifest::parse(&text).with_context(|| path.display().to_string())
-}
-
-fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Result<()> {
+fn build(
+    agent: &Path,
+    out: &Path,
+    source: &Source,
+    number: Option<u64>,
+    key: Option<&Path>,
+    workspace: Option<&Path>,
+    with_iso: bool,
+) -> Result<()> {
     let start = Instant::now();
-    let cache = Cache::of_user()?;
-    let agent = assemble::agent(agent)?;
-    let base = source.base(&cache)?;
-    let tools = source.tools(&cache)?;
+    // What may be wrong is wrong before the work.
+    let key = key.map(verify::signing_key).transpose()?;
+    let supply = source.supply()?;
+    let agent = assemble::agent(agent, supply.arch())?;
+    let base = source.base(&supply)?;
+    let tools = source.tools(&supply)?;
+    let addon = source.addon(&base, &supply)?;
     let vmlinuz = std::fs::read(&base.kernel.vmlinuz).context("reading the kernel")?;
+    source.say_what_is_missing(&base, addon.as_ref());
 
     let builds = Builds::in_directory(out);
     let newest = builds.numbers()?.last().copied();
     let source_date = source_date()?;
-    let (stub, stub_package) = uki::stub(&cache)?;
+    let (stub, stub_package) = uki::stub(&supply)?;
     let boot = BootPrograms { kernel: &vmlinuz, efi_stub: &stub };
-    let facts = |number| BuildFacts::new(number, &base, &tools.facts, &agent, &boot, source_date);
+    let addon_facts = addon.as_ref().map(|addon| &addon.facts);
+    let facts = |number| BuildFacts::new(number, &base, &tools.facts, addon_facts, &agent, &boot, source_date);
     let current = number.or(newest);
     if let Some(number) = current
         && builds.path(number).is_dir()
+        && (!with_iso || builds.path(number).join(iso::FILE_NAME).is_file())
         && builds.facts(number).is_ok_and(|known| known == facts(number))
     {
+        if let Some(key) = &key {
+            verify::sign(&builds.path(number), key)?;
+        }
         builds.point_latest_to(number)?;
         println!("ramdisk: build {number} is up to date ({:.1} s)", start.elapsed().as_secs_f32());
         return Ok(());
     }
 
     let facts = facts(number.unwrap_or(newest.unwrap_or(0) + 1));
-    let top = facts.top(agent, &tools.facts)?;
-    let image = ramdisk::image(&base, &top, facts.built, &cache)?;
-    let listing = format!("# base\n{}# top\n{}# tools archive\n{}", base.tree.listing(), top.listing(), tools.listing);
+    let crates = workspace.map(|dir| source::crates_in(dir, supply.arch())).transpose()?;
+    let (crates, linked) = crates.unzip();
+    let mut packed: Vec<_> = base.packages.iter().map(|package| ("ramdisk", package)).collect();
+    packed.extend(tools.packages.iter().map(|package| ("tools", package)));
+    packed.extend(addon.iter().flat_map(|addon| &addon.packages).map(|package| ("addon", package)));
+    let isolinux = with_iso.then(|| Isolinux::fetch(&supply)).transpose()?;
+    packed.push(("boot", &stub_package));
+    packed.extend(isolinux.iter().flat_map(|isolinux| &isolinux.packages).map(|package| ("boot", package)));
+    let materials = sbom::Materials {
+        facts: &facts,
+        packages: &packed,
+        agent: &agent,
+        crates: crates.as_deref(),
+        linked: linked.as_deref().unwrap_or_default(),
+    };
+    let (bill, sources) = (materials.bill(supply.cache())?, materials.sources(supply.cache())?);
+    let top = facts.top(agent.clone(), &tools.facts, addon_facts)?;
+    let image = ramdisk::image(&base, &top, facts.built, supply.cache())?;
+    let mut listing =
+        format!("# base\n{}# top\n{}# tools archive\n{}", base.tree.listing(), top.listing(), tools.listing);
     let mut record = serde_json::to_value(&facts)?;
+    record["arch"] = json!(base.arch.to_string());
     record["packages"] = json!(base.packages);
     record["tools_packages"] = json!(tools.packages);
     record["boot_packages"] = json!([stub_package]);
+    record["contents"] = json!(base.contents);
+    record["absent_modules"] = json!(base.kernel.absent);
+    record["missing_firmware"] = json!(base.missing_firmware);
+    if let Some(addon) = &addon {
+        listing.push_str(&format!("# add-on\n{}", addon.listing));
+        record["addon_packages"] = json!(addon.packages);
+        record["addon_missing_firmware"] = json!(addon.missing_firmware);
+    }
     let efi = uki::compose(
         &stub,
         &Parts {
@@ -185,18 +228,29 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
             ramdisk: &image,
         },
     )?;
+    let iso = isolinux.map(|isolinux| iso::of_build(&facts, &stub, &vmlinuz, &image, &isolinux)).transpose()?;
     let (kernel_size, image_size, tools_size) = (vmlinuz.len(), image.len(), tools.bytes.len());
-    let files = BTreeMap::from([
+    let mut beside = format!("tools {} MiB", mib(tools_size));
+    let mut files = BTreeMap::from([
         ("vmlinuz", vmlinuz),
         ("initramfs.img", image),
         ("build.json", (serde_json::to_string_pretty(&record)? + "\n").into_bytes()),
         ("manifest.txt", listing.into_bytes()),
         (tools::FILE_NAME, tools.bytes),
         (uki::FILE_NAME, efi),
+        (lock::FILE_NAME, supply.lock().to_json()?.into_bytes()),
+        (sbom::FILE_NAME, bill.into_bytes()),
+        (sbom::SOURCES, sources.into_bytes()),
     ]);
-    let path = builds.publish(facts.number, &files)?;
+    if let Some(Addon { bytes, licences, .. }) = addon {
+        beside.push_str(&format!(" and add-on {} MiB", mib(bytes.len())));
+        files.insert(addon::FILE_NAME, bytes);
+        files.insert(addon::LICENCES, licences.into_bytes());
+    }
+    files.extend(iso.map(|bytes| (iso::FILE_NAME, bytes)));
+    let path = builds.publish_signed(facts.number, &files, key.as_ref())?;
     println!(
-        "ramdisk: build {} in {} ({:.1} s): vmlinuz {} + initramfs.img {} = {} MiB, {} MiB unpacked; tools {} MiB beside it",
+        "ramdisk: build {} in {} ({:.1} s): vmlinuz {} + initramfs.img {} = {} MiB, {} MiB unpacked; {beside} beside it",
         facts.number,
         path.display(),
         start.elapsed().as_secs_f32(),
@@ -204,7 +258,6 @@ fn build(agent: &Path, out: &Path, source: &Source, number: Option<u64>) -> Resu
         mib(image_size),
         mib(kernel_size + image_size),
         mib(base.tree.size() + top.size()),
-        mib(tools_size),
     );
     Ok(())
 }
@@ -230,7 +283,7 @@ fn make_uki(args: &UkiArgs) -> Result<()> {
         std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
     };
     let facts = builds.facts(number)?;
-    let (stub, _) = uki::stub(&Cache::of_user()?)?;
+    let (stub, _) = uki::stub(&Supply::of_user()?)?;
     let efi = uki::compose(
         &stub,
         &Parts {
@@ -248,13 +301,6 @@ fn make_uki(args: &UkiArgs) -> Result<()> {
         signed = "signed";
     }
     println!("ramdisk: {} of build {number}, {signed}", args.to.display());
-    Ok(())
-}
-
-fn show_report(agent: Option<&Path>, source: &Source) -> Result<()> {
-    let agent = agent.map(assemble::agent).transpose()?;
-    let base = source.base(&Cache::of_user()?)?;
-    print!("{}", report::by_group(&base, agent.as_deref())?);
     Ok(())
 }
 

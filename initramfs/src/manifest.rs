@@ -7,19 +7,25 @@ use serde::Deserialize;
 /// The manifest that is used when none is named.
 pub const BUILT_IN: &str = include_str!("../manifest.json");
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Package that depends on the kernel to pack.
     pub kernel: String,
+    #[serde(default)]
     pub modules: Vec<ModuleGroup>,
     /// Modules that no device may pull in.
+    #[serde(default)]
     pub blacklist: Vec<Blacklisted>,
+    #[serde(default)]
     pub module_options: Vec<ModuleOptions>,
+    #[serde(default)]
     pub programs: Vec<Program>,
     /// Packages whose shared libraries the programs may use; only those needed are packed.
+    #[serde(default)]
     pub libraries: Vec<String>,
     /// Files of the site, relative to the manifest.
+    #[serde(default)]
     pub files: Vec<ExtraFile>,
 }
 
@@ -29,6 +35,13 @@ pub struct ModuleGroup {
     pub group: String,
     pub reason: String,
     pub modules: Vec<String>,
+    /// Packages in which the firmware is that these modules ask for: `non-free-firmware/firmware-bnx2`, with the
+    /// component if it is not in `main`. Only the files that a module names are packed.
+    #[serde(default)]
+    pub firmware: Vec<String>,
+    /// A kernel that lacks some of them is packed without those, and the build says so.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -73,6 +86,14 @@ pub enum ManifestError {
     NoReason(String),
     #[error("the manifest names the module {0} twice")]
     Twice(String),
+    #[error("the manifest has two groups {0}")]
+    TwoGroups(String),
+    #[error("the manifest leaves out the module {0}, which no group has")]
+    NotThere(String),
+    #[error("the manifest stands alone and names no kernel")]
+    NoKernel,
+    #[error("{0:?} is no name of a {1}")]
+    BadName(String, &'static str),
 }
 
 impl Manifest {
@@ -82,7 +103,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    fn check(&self) -> Result<(), ManifestError> {
+    pub(crate) fn check(&self) -> Result<(), ManifestError> {
         let reasons = (self.modules.iter().map(|g| (&g.group, &g.reason)))
             .chain(self.programs.iter().map(|p| (&p.package, &p.reason)))
             .chain(self.blacklist.iter().map(|b| (&b.module, &b.reason)))
@@ -93,6 +114,17 @@ impl Manifest {
                 return Err(ManifestError::NoReason(what.clone()));
             }
         }
+        let mut groups = std::collections::BTreeSet::new();
+        if let Some(group) = self.modules.iter().find(|group| !groups.insert(&group.group)) {
+            return Err(ManifestError::TwoGroups(group.group.clone()));
+        }
+        let modules = self.modules.iter().flat_map(|group| &group.modules).map(|name| (name, "module"));
+        let packages = self.programs.iter().map(|program| &program.package).chain(&self.libraries);
+        let packages =
+            packages.chain(self.modules.iter().flat_map(|group| &group.firmware)).map(|name| (name, "package"));
+        if let Some((name, what)) = modules.chain(packages).find(|(name, _)| !is_name(name)) {
+            return Err(ManifestError::BadName(name.clone(), what));
+        }
         let mut seen = std::collections::BTreeSet::new();
         for module in self.modules.iter().flat_map(|group| &group.modules) {
             if !seen.insert(module_name(module)) {
@@ -101,6 +133,12 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// They become words of a command line, where nothing may be taken for an option.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '/');
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
 }
 
 /// The kernel takes `-` and `_` in module names for the same.
@@ -128,5 +166,7 @@ mod tests {
             "the manifest gives no reason for nvme"
         );
         assert_eq!(with(r#""libraries""#, r#""librarys""#), "reading the manifest");
+        assert_eq!(with(r#""nvme"]"#, r#""nvme", "-o"]"#), "\"-o\" is no name of a module");
+        assert_eq!(with(r#""group": "sata""#, r#""group": "nvme""#), "the manifest has two groups nvme");
     }
 }

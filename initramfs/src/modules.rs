@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
-use crate::manifest::{Manifest, module_name};
+use crate::manifest::{Manifest, ModuleGroup, module_name};
 use crate::packages::{self, Package, hex};
 use crate::tool;
 
@@ -25,6 +25,8 @@ pub struct Kernel {
     pub modules: Vec<Module>,
     /// `modules.dep`, `modules.alias`, `modules.builtin`: what busybox modprobe reads.
     pub tables: BTreeMap<&'static str, String>,
+    /// What optional groups name and this kernel lacks.
+    pub absent: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,6 +34,14 @@ pub struct Module {
     pub path: String,
     pub file: PathBuf,
     pub group: String,
+}
+
+impl Module {
+    /// As the kernel calls it, with underscores.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.path)
+    }
 }
 
 /// What depmod found out: by module name, the file and all it needs, nearest first.
@@ -53,22 +63,32 @@ impl Kernel {
         let release = package
             .name
             .strip_prefix("linux-image-")
+            .map(|name| name.strip_suffix("-unsigned").unwrap_or(name))
             .with_context(|| format!("the package {} is not named after a kernel release", package.name))?
             .to_owned();
         let mut key = Sha256::new();
         key.update(format!("{FORMAT} {}", package.sha256));
-        let mut wanted: Vec<&String> = manifest.modules.iter().flat_map(|group| &group.modules).collect();
+        let modules = |g: &ModuleGroup| g.modules.iter().map(|m| (m.clone(), g.optional)).collect::<Vec<_>>();
+        let mut wanted: Vec<(String, bool)> = manifest.modules.iter().flat_map(modules).collect();
         wanted.sort();
-        for module in wanted {
-            key.update(format!(" {module}"));
+        for (module, optional) in wanted {
+            key.update(format!(" {module}{}", if optional { "?" } else { "" }));
         }
         let dir = cache.entry("kernels", &hex(&key.finalize()), |dir| {
             eprintln!("ramdisk: choosing modules of {release} (about 10 seconds)");
             let work = cache.work_dir()?;
-            packages::unpack(&package.fetch(cache)?, work.path())?;
+            unpack(package, work.path(), cache)?;
             keep_wanted(work.path(), &release, manifest, dir)
         })?;
         Self::read(&dir, release, manifest)
+    }
+
+    /// Patterns of devices with the module that drives them, from `modules.alias`.
+    pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.tables.get("modules.alias").into_iter().flat_map(|text| text.lines()).filter_map(|line| {
+            let mut words = line.strip_prefix("alias ")?.split_whitespace();
+            Some((words.next()?, words.next()?))
+        })
     }
 
     fn read(dir: &Path, release: String, manifest: &Manifest) -> Result<Self> {
@@ -79,8 +99,11 @@ impl Kernel {
         }
         let dependencies = Dependencies::parse(&tables["modules.dep"], &tables["modules.builtin"])?;
         let mut modules: BTreeMap<String, Module> = BTreeMap::new();
+        let mut absent = Vec::new();
         for group in &manifest.modules {
-            for path in dependencies.closure(&release, &group.modules)? {
+            let (known, lacking) = dependencies.known(group);
+            absent.extend(lacking);
+            for path in dependencies.closure(&release, &known)? {
                 modules.entry(path.clone()).or_insert_with(|| Module {
                     file: root.join(&path),
                     path,
@@ -89,18 +112,34 @@ impl Kernel {
             }
         }
         let vmlinuz = dir.join(format!("vmlinuz-{release}"));
-        Ok(Self { release, vmlinuz, modules: modules.into_values().collect(), tables })
+        Ok(Self { release, vmlinuz, modules: modules.into_values().collect(), tables, absent })
     }
+}
+
+/// Unpacks a kernel's package, its modules in `lib/modules`.
+pub(crate) fn unpack(package: &Package, to: &Path, cache: &Cache) -> Result<()> {
+    packages::unpack(&package.fetch(cache)?, to)?;
+    // Where newer distributions put the same.
+    let usr = to.join("usr/lib/modules");
+    if usr.is_dir() && !to.join("lib/modules").exists() {
+        fs::create_dir_all(to.join("lib"))?;
+        fs::rename(&usr, to.join("lib/modules"))?;
+    }
+    Ok(())
 }
 
 /// Copies kernel, chosen modules and new tables from the unpacked package to `to`.
 fn keep_wanted(unpacked: &Path, release: &str, manifest: &Manifest, to: &Path) -> Result<()> {
     let below = format!("lib/modules/{release}");
+    ensure!(
+        unpacked.join(&below).is_dir() && unpacked.join("boot").join(format!("vmlinuz-{release}")).is_file(),
+        "the package has no /boot/vmlinuz-{release} with modules in /{below}"
+    );
     depmod(unpacked, release)?;
     let from_root = unpacked.join(&below);
     let dependencies =
         Dependencies::parse(&read(&from_root.join("modules.dep"))?, &read(&from_root.join("modules.builtin"))?)?;
-    let wanted: Vec<String> = manifest.modules.iter().flat_map(|group| group.modules.clone()).collect();
+    let wanted: Vec<String> = manifest.modules.iter().flat_map(|group| dependencies.known(group).0).collect();
     let copy = |name: &str| -> Result<()> {
         let (from, to) = (from_root.join(name), to.join(&below).join(name));
         fs::create_dir_all(to.parent().unwrap_or(&to))?;
@@ -108,28 +147,47 @@ fn keep_wanted(unpacked: &Path, release: &str, manifest: &Manifest, to: &Path) -
     };
     for path in dependencies.closure(release, &wanted)? {
         copy(&path)?;
+        decompress(&to.join(&below).join(&path))?;
     }
     for table in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
         copy(table)?;
     }
     depmod(to, release)?;
-    // The order depmod leaves follows the directory on disk, which must not reach the archive.
+    let kernel = format!("vmlinuz-{release}");
+    fs::rename(unpacked.join("boot").join(&kernel), to.join(&kernel)).context("keeping the kernel")
+}
+
+/// busybox loads plain modules only, and the ramdisk is compressed as a whole, which takes less.
+pub(crate) fn decompress(module: &Path) -> Result<()> {
+    let (program, package) = match module.extension().and_then(|ending| ending.to_str()) {
+        Some("xz") => ("xz", "xz-utils"),
+        Some("zst") => ("zstd", "zstd"),
+        Some("gz") => ("gzip", "gzip"),
+        _ => return Ok(()),
+    };
+    tool::run(Command::new(program).args(["-d", "-q", "-f"]).arg(module), package)
+        .with_context(|| format!("decompressing {}", module.display()))?;
+    // zstd keeps what it read.
+    if module.exists() {
+        fs::remove_file(module)?;
+    }
+    Ok(())
+}
+
+/// Makes the tables of the modules below `root`.
+pub(crate) fn depmod(root: &Path, release: &str) -> Result<()> {
+    let program = ["/usr/sbin/depmod", "/sbin/depmod"].into_iter().find(|path| Path::new(path).exists());
+    let text = tool::run(Command::new(program.unwrap_or("depmod")).arg("-b").arg(root).arg(release), "kmod")
+        .context("making the dependency table of the kernel modules")?;
+    ensure!(text.trim().is_empty(), "depmod found fault with the kernel modules: {}", text.trim());
+    // The order depmod leaves follows the directory on disk, which must not reach an archive.
     for table in ["modules.dep", "modules.alias"] {
-        let path = to.join(&below).join(table);
+        let path = root.join("lib/modules").join(release).join(table);
         let text = read(&path)?;
         let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         lines.sort_unstable();
         fs::write(&path, lines.join("\n") + "\n")?;
     }
-    let kernel = format!("vmlinuz-{release}");
-    fs::rename(unpacked.join("boot").join(&kernel), to.join(&kernel)).context("keeping the kernel")
-}
-
-fn depmod(root: &Path, release: &str) -> Result<()> {
-    let program = ["/usr/sbin/depmod", "/sbin/depmod"].into_iter().find(|path| Path::new(path).exists());
-    let text = tool::run(Command::new(program.unwrap_or("depmod")).arg("-b").arg(root).arg(release), "kmod")
-        .context("making the dependency table of the kernel modules")?;
-    ensure!(text.trim().is_empty(), "depmod found fault with the kernel modules: {}", text.trim());
     Ok(())
 }
 
@@ -148,6 +206,16 @@ impl Dependencies {
         }
         parsed.built_in = built_in.lines().map(name_of).collect();
         Ok(parsed)
+    }
+
+    /// The modules of a group that are asked of this kernel, and those that an optional group does without.
+    fn known(&self, group: &ModuleGroup) -> (Vec<String>, Vec<String>) {
+        let has = |module: &&String| {
+            let name = module_name(module);
+            !group.optional || self.by_name.contains_key(&name) || self.built_in.contains(&name)
+        };
+        let (known, absent): (Vec<&String>, Vec<&String>) = group.modules.iter().partition(has);
+        (known.into_iter().cloned().collect(), absent.into_iter().cloned().collect())
     }
 
     /// Paths of `modules` and of everything they need; what is built into the kernel needs no file.
@@ -206,6 +274,20 @@ mod tests {
             sample().closure("6.1", &names(&["nvme_core"])).unwrap(),
             sample().closure("6.1", &names(&["nvme-core"])).unwrap()
         );
+    }
+
+    #[test]
+    fn an_optional_group_does_without() {
+        let mut group = ModuleGroup {
+            group: "g".into(),
+            reason: "r".into(),
+            modules: names(&["nvme", "warp", "8250"]),
+            firmware: vec![],
+            optional: true,
+        };
+        assert_eq!(sample().known(&group), (names(&["nvme", "8250"]), names(&["warp"])));
+        group.optional = false;
+        assert!(sample().closure("6.1", &sample().known(&group).0).is_err());
     }
 
     #[test]

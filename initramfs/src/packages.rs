@@ -1,4 +1,4 @@
-//! Debian packages: resolved and fetched by the system's own apt, unpacked as plain files, never installed.
+//! Debian packages: resolved and fetched by apt, unpacked as plain files, never installed.
 
 use std::fs;
 use std::io;
@@ -6,31 +6,52 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::apt::{Apt, Origin};
+use crate::arch::Arch;
 use crate::cache::Cache;
 use crate::tool;
 
+/// Package files in the cache, by their digest.
+const DEBS: &str = "debs";
+
 /// One package in one version, as apt's lists have it; the lists are signed, so `sha256` is to be trusted.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Package {
     pub name: String,
     pub version: String,
+    /// As Debian calls it; `all` for what is the same everywhere.
+    pub architecture: String,
     pub sha256: String,
-    #[serde(skip)]
-    file: String,
+    #[serde(default, skip_serializing_if = "is_system")]
+    pub origin: Origin,
 }
 
-/// The package that `meta` stands for: `linux-image-amd64` -> `linux-image-6.1.0-56-amd64`.
-pub fn kernel_of(meta: &str) -> Result<String> {
+fn is_system(origin: &Origin) -> bool {
+    *origin == Origin::System
+}
+
+/// The package that `meta` stands for: `linux-image-amd64` -> `linux-image-6.1.0-56-amd64`. One that is a kernel itself
+/// stands for itself.
+pub fn kernel_of(meta: &str, apt: &Apt) -> Result<String> {
+    let is_kernel = |name: &str| {
+        name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    if is_kernel(meta) {
+        return Ok(meta.to_owned());
+    }
     let text =
-        tool::run(Command::new("apt-cache").args(["depends", "--important", meta]), "apt").with_context(|| {
+        tool::run(apt.command("apt-cache").args(["depends", "--important", meta]), "apt").with_context(|| {
             format!("asking apt for the kernel behind {meta}; if its lists are empty, run `apt-get update`")
         })?;
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
+        // Another machine's packages carry its name.
+        .map(|name| name.split(':').next().unwrap_or(name))
+        .find(|name| is_kernel(name))
         .map(str::to_owned)
         .with_context(|| {
             format!("{meta} depends on no linux-image package; name one that does as `kernel` in the manifest")
@@ -38,10 +59,10 @@ pub fn kernel_of(meta: &str) -> Result<String> {
 }
 
 /// The versions that apt would install now, in the order asked for.
-pub fn resolve(names: &[&str]) -> Result<Vec<Package>> {
-    let text = tool::run(apt_get().args(["--print-uris", "download"]).args(names), "apt")
+pub fn resolve(names: &[&str], origin: &Origin, apt: &Apt) -> Result<Vec<Package>> {
+    let text = tool::run(apt.command("apt-get").args(["--print-uris", "download"]).args(names), "apt")
         .context("asking apt for the packages of the ramdisk; if its lists are empty or old, run `apt-get update`")?;
-    let found: Vec<Package> = text.lines().filter_map(parse_uri_line).collect();
+    let found: Vec<Package> = text.lines().filter_map(|line| parse_uri_line(line, origin)).collect();
     names
         .iter()
         .map(|name| {
@@ -52,31 +73,100 @@ pub fn resolve(names: &[&str]) -> Result<Vec<Package>> {
 }
 
 /// `'http://…/zlib1g_1%3a1.2.13_amd64.deb' zlib1g_1%3a1.2.13_amd64.deb 86700 SHA256:52b8…`
-fn parse_uri_line(line: &str) -> Option<Package> {
+fn parse_uri_line(line: &str, origin: &Origin) -> Option<Package> {
     let mut words = line.split_whitespace();
     words.next()?.strip_prefix('\'')?;
     let file = words.next()?;
     let sha256 = words.nth(1)?.strip_prefix("SHA256:")?;
-    let mut parts = file.split('_');
-    let name = parts.next()?;
+    let mut parts = file.strip_suffix(".deb")?.split('_');
+    let name = parts.next()?.to_owned();
     let version = parts.next()?.replace("%3a", ":");
-    Some(Package { name: name.to_owned(), version, sha256: sha256.to_owned(), file: file.to_owned() })
+    let architecture = parts.next()?.to_owned();
+    Some(Package { name, version, architecture, sha256: sha256.to_owned(), origin: origin.clone() })
+}
+
+/// Those of the system's packages that are not in the cache yet, in one go.
+pub(crate) fn fetch_all(packages: &[Package], apt: &Apt, cache: &Cache) -> Result<()> {
+    let missing: Vec<&Package> =
+        packages.iter().filter(|package| !cache.path(DEBS, &package.sha256).is_dir()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("ramdisk: fetching {} packages", missing.len());
+    let work = cache.work_dir()?;
+    let wanted = missing.iter().map(|package| format!("{}={}", package.name, package.version));
+    tool::run(apt.command("apt-get").args(["-qq", "download"]).args(wanted).current_dir(work.path()), "apt")
+        .context("fetching packages; if the mirror no longer has these versions, run `apt-get update`")?;
+    for package in missing {
+        cache.entry(DEBS, &package.sha256, |dir| {
+            let from = work.path().join(package.file_name());
+            package.check(&from)?;
+            fs::rename(&from, dir.join(package.file_name())).with_context(|| format!("keeping {}", package.file_name()))
+        })?;
+    }
+    Ok(())
 }
 
 impl Package {
+    /// A package file of the site.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let field = |name: &str| -> Result<String> {
+            let said = tool::run(Command::new("dpkg-deb").arg("--field").arg(path).arg(name), "dpkg")
+                .with_context(|| format!("reading the package {}", path.display()))?;
+            Ok(said.trim().to_owned())
+        };
+        let sha256 = sha256_of(path)?;
+        let path = fs::canonicalize(path).with_context(|| format!("looking for {}", path.display()))?;
+        Ok(Self {
+            name: field("Package")?,
+            version: field("Version")?,
+            architecture: field("Architecture")?,
+            sha256,
+            origin: Origin::File(path),
+        })
+    }
+
+    /// As apt calls what it fetches.
+    fn file_name(&self) -> String {
+        format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+    }
+
+    fn check(&self, file: &Path) -> Result<()> {
+        let got = sha256_of(file)?;
+        let Self { name, version, sha256, .. } = self;
+        ensure!(got == *sha256, "the package {name}={version} came with the digest {got} instead of {sha256}");
+        Ok(())
+    }
+
     /// The package file, fetched if it is not in the cache.
     pub fn fetch(&self, cache: &Cache) -> Result<PathBuf> {
-        let entry = cache.entry("debs", &self.sha256, |dir| {
+        let entry = cache.entry(DEBS, &self.sha256, |dir| {
             eprintln!("ramdisk: fetching {} {}", self.name, self.version);
-            let wanted = format!("{}={}", self.name, self.version);
-            tool::run(apt_get().args(["-qq", "download", &wanted]).current_dir(dir), "apt").with_context(|| {
-                format!("fetching the package {wanted}; if the mirror no longer has this version, run `apt-get update`")
-            })?;
-            let got = sha256_of(&dir.join(&self.file))?;
-            ensure!(got == self.sha256, "the package {wanted} came with the digest {got} instead of {}", self.sha256);
-            Ok(())
+            let to = dir.join(self.file_name());
+            if let Origin::File(path) = &self.origin {
+                fs::copy(path, &to).with_context(|| format!("copying {}", path.display()))?;
+            } else {
+                self.download(dir, cache)?;
+            }
+            self.check(&to)
         })?;
-        Ok(entry.join(&self.file))
+        Ok(entry.join(self.file_name()))
+    }
+
+    fn download(&self, dir: &Path, cache: &Cache) -> Result<()> {
+        let arch = self.architecture.parse().unwrap_or(Arch::HOST);
+        let wanted = format!("{}={}", self.name, self.version);
+        let apt = Apt::of(&self.origin, arch, cache)?;
+        tool::run(apt.command("apt-get").args(["-qq", "download", &wanted]).current_dir(dir), "apt").with_context(
+            || {
+                format!(
+                    "fetching the package {wanted}: if the mirror no longer has this version, run `apt-get update`; \
+                     a version that a lock asks for is kept by snapshot.debian.org, and is taken from {} once it lies there",
+                    cache.path(DEBS, &self.sha256).join(self.file_name()).display()
+                )
+            },
+        )?;
+        Ok(())
     }
 
     /// The package's files.
@@ -114,13 +204,6 @@ pub fn find_in(root: &Path, path: &str) -> Result<PathBuf> {
     bail!("{path} is a loop of links")
 }
 
-/// apt-get as the present user; its own sandbox user could not write to our directories.
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    command.args(["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
-    command
-}
-
 pub(crate) fn sha256_of(path: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let mut file = fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
@@ -146,11 +229,13 @@ mod tests {
     fn reads_what_apt_prints() {
         let line =
             "'http://mirror.example/z/zlib1g_1%3a1.2.13_amd64.deb' zlib1g_1%3a1.2.13_amd64.deb 86700 SHA256:52b8";
-        let package = parse_uri_line(line).unwrap();
+        let read = |line: &str| parse_uri_line(line, &Origin::System);
+        let package = read(line).unwrap();
         assert_eq!((package.name.as_str(), package.version.as_str()), ("zlib1g", "1:1.2.13"));
-        assert_eq!((package.file.as_str(), package.sha256.as_str()), ("zlib1g_1%3a1.2.13_amd64.deb", "52b8"));
-        assert_eq!(parse_uri_line("Reading package lists..."), None);
-        assert_eq!(parse_uri_line(&line.replace("SHA256", "MD5Sum")), None, "only a strong digest will do");
+        assert_eq!((package.architecture.as_str(), package.sha256.as_str()), ("amd64", "52b8"));
+        assert_eq!(package.file_name(), "zlib1g_1%3a1.2.13_amd64.deb");
+        assert_eq!(read("Reading package lists..."), None);
+        assert_eq!(read(&line.replace("SHA256", "MD5Sum")), None, "only a strong digest will do");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::addon::AddonFacts;
 use crate::assemble::Base;
 use crate::cache::Cache;
 use crate::cpio;
@@ -41,6 +42,7 @@ impl BuildFacts {
         number: u64,
         base: &Base,
         tools: &ToolsFacts,
+        addon: Option<&AddonFacts>,
         agent: &[u8],
         boot: &BootPrograms<'_>,
         source_date: Option<u64>,
@@ -53,6 +55,7 @@ impl BuildFacts {
         inputs.update(Sha256::digest(boot.kernel));
         inputs.update(Sha256::digest(boot.efi_stub));
         inputs.update(&tools.sha256);
+        inputs.update(addon.map_or("no add-on", |addon| &addon.sha256));
         inputs.update(format!("{version} {built} {LEVEL}"));
         let inputs = format!("sha256:{}", hex(&inputs.finalize()));
         Self { number, version, kernel: base.kernel.release.clone(), built, inputs }
@@ -69,15 +72,22 @@ impl BuildFacts {
     }
 
     /// The agent, the files that name the build, and by what the tools archive is recognised.
-    pub fn top(&self, agent: Vec<u8>, tools: &ToolsFacts) -> Result<Tree> {
+    pub fn top(&self, agent: Vec<u8>, tools: &ToolsFacts, addon: Option<&AddonFacts>) -> Result<Tree> {
         let mut tree = Tree::default();
         tree.add_file("/sbin/speediso-agent", 0o755, agent)?;
+        // root's login shell, which records sessions: the same program by another name.
+        tree.add_link("/sbin/speediso-shell", "/sbin/speediso-agent")?;
         let mut json = serde_json::to_string(self)?;
         json.push('\n');
         tree.add_file("/etc/speediso-build", 0o644, json.into_bytes())?;
         let mut json = serde_json::to_string(tools)?;
         json.push('\n');
         tree.add_file("/etc/speediso-tools", 0o644, json.into_bytes())?;
+        if let Some(addon) = addon {
+            let mut json = serde_json::to_string(addon)?;
+            json.push('\n');
+            tree.add_file("/etc/speediso-addon", 0o644, json.into_bytes())?;
+        }
         let name = format!("Speediso {} build {}, kernel {}", self.version, self.number, self.kernel);
         tree.add_file("/etc/issue", 0o644, format!("{name}\n").into_bytes())?;
         let motd = format!(
@@ -92,23 +102,27 @@ impl BuildFacts {
 
 /// The whole `initramfs.img`: base and top, each compressed by itself. The base comes from the cache if it can.
 pub fn image(base: &Base, top: &Tree, built: u64, cache: &Cache) -> Result<Vec<u8>> {
-    let mut image = compressed_base(base, built, cache)?;
+    let mut image = compressed(&base.tree, built, "bases", cache)?;
     // The kernel looks for the next archive at a multiple of four; zeros between are skipped.
     image.resize(image.len().next_multiple_of(4), 0);
     image.extend(compress(&archive(top, built)?, LEVEL)?);
     Ok(image)
 }
 
-fn compressed_base(base: &Base, built: u64, cache: &Cache) -> Result<Vec<u8>> {
+/// An archive of `tree`, kept in the cache as one of `kind`.
+pub(crate) fn compressed(tree: &Tree, built: u64, kind: &str, cache: &Cache) -> Result<Vec<u8>> {
     let key = {
         let mut hash = Sha256::new();
-        hash.update(base.tree.digest());
+        hash.update(tree.digest());
         hash.update(format!("{built} {LEVEL}"));
         hex(&hash.finalize())
     };
-    let dir = cache.entry("bases", &key, |dir| {
-        eprintln!("ramdisk: compressing {} MiB of kernel modules and tools (about 40 seconds)", base.tree.size() >> 20);
-        std::fs::write(dir.join("base.zst"), compress(&archive(&base.tree, built)?, LEVEL)?).context("keeping the base")
+    let dir = cache.entry(kind, &key, |dir| {
+        eprintln!(
+            "ramdisk: compressing {} MiB of kernel modules and tools (about a second for each)",
+            tree.size() >> 20
+        );
+        std::fs::write(dir.join("base.zst"), compress(&archive(tree, built)?, LEVEL)?).context("keeping the archive")
     })?;
     read(&dir.join("base.zst"))
 }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::assemble;
-use crate::cache::Cache;
+use crate::contents::Contents;
 use crate::manifest::Manifest;
 use crate::packages::{Package, hex};
 use crate::ramdisk::compress;
+use crate::supply::Supply;
 use crate::tree::{Entry, Tree};
 
 /// What is packed when no other manifest is named.
@@ -34,21 +35,20 @@ pub struct ToolsArchive {
     pub bytes: Vec<u8>,
     pub facts: ToolsFacts,
     pub packages: Vec<Package>,
+    pub contents: Contents,
     /// Mode, size and name of all that is in it.
     pub listing: String,
 }
 
-/// Built for the kernel that `kernel` stands for, whatever the manifest says.
-pub fn archive(manifest: &Manifest, kernel: &str, cache: &Cache) -> Result<ToolsArchive> {
-    let manifest = Manifest { kernel: kernel.to_owned(), ..manifest.clone() };
-    let base = assemble::packages_of(&manifest, cache).context("gathering the tools archive")?;
+pub fn archive(manifest: &Manifest, supply: &Supply) -> Result<ToolsArchive> {
+    let base = assemble::packages_of(manifest, supply).context("gathering the tools archive")?;
     let key = hex(&{
         let mut hash = Sha256::new();
         hash.update(base.tree.digest());
         hash.update(format!("{} {LEVEL}", base.newest));
         hash.finalize()
     });
-    let entry = cache.entry("tools", &key, |dir| {
+    let entry = supply.cache().entry("tools", &key, |dir| {
         eprintln!("ramdisk: compressing {} MiB of tools (about 20 seconds)", base.tree.size() >> 20);
         let packed = compress(&tar(&base.tree, base.newest)?, LEVEL)?;
         std::fs::write(dir.join(FILE_NAME), packed).context("keeping the tools archive")
@@ -59,9 +59,10 @@ pub fn archive(manifest: &Manifest, kernel: &str, cache: &Cache) -> Result<Tools
         sha256: hex(&Sha256::digest(&bytes)),
         size: u64::try_from(bytes.len())?,
         unpacked: u64::try_from(base.tree.size())?,
-        programs: programs.filter(|path| !path.starts_with("/etc/")).cloned().collect(),
+        programs: programs.filter(|path| !path.starts_with("/etc/")).map(|path| supply.arch().path(path)).collect(),
     };
-    Ok(ToolsArchive { bytes, facts, packages: base.packages, listing: base.tree.listing() })
+    let listing = base.tree.listing();
+    Ok(ToolsArchive { bytes, facts, packages: base.packages, contents: base.contents, listing })
 }
 
 /// In the order of the names, owned by root, of one date: the same files give the same bytes.

@@ -46,6 +46,11 @@ impl Tree {
         self.add(path, Entry::CharDevice { mode, major, minor })
     }
 
+    /// A name as another tree has it, without the leading `/`.
+    pub fn add_entry(&mut self, path: &str, entry: Entry) -> Result<(), TreeError> {
+        self.add(&format!("/{path}"), entry)
+    }
+
     /// Parents that do not exist yet are made as directories of mode 0755.
     fn add(&mut self, path: &str, entry: Entry) -> Result<(), TreeError> {
         let bad = || TreeError::BadPath(path.to_owned());

@@ -7,13 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cache::Cache;
 use crate::packages::{self, Package};
+use crate::supply::Supply;
 use crate::tool;
 
 pub const FILE_NAME: &str = "speediso.efi";
 const STUB_PACKAGE: &str = "systemd-boot-efi";
-const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 /// Offsets in a PE32+ file.
 mod pe {
@@ -39,9 +38,9 @@ pub struct Parts<'a> {
 }
 
 /// The stub as the distribution built it, and the package it came from.
-pub fn stub(cache: &Cache) -> Result<(Vec<u8>, Package)> {
-    let package = packages::resolve(&[STUB_PACKAGE])?.pop().context("apt gave no package of the EFI stub")?;
-    let file = packages::find_in(&package.unpacked(cache)?, STUB)?;
+pub fn stub(supply: &Supply) -> Result<(Vec<u8>, Package)> {
+    let package = supply.resolve(&[STUB_PACKAGE])?.pop().context("apt gave no package of the EFI stub")?;
+    let file = packages::find_in(&package.unpacked(supply.cache())?, supply.arch().efi_stub())?;
     let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
     Ok((bytes, package))
 }
@@ -173,7 +172,7 @@ mod tests {
     /// binutils reads what was put in, section by section, and the stub's own sections are as they were.
     #[test]
     fn others_find_every_section() {
-        let (stub, _) = stub(&Cache::of_user().unwrap()).unwrap();
+        let (stub, _) = stub(&Supply::of_user().unwrap()).unwrap();
         let kernel = vec![0x5a; 70_000];
         let image = compose(&stub, &parts(&kernel)).unwrap();
         assert_eq!(image, compose(&stub, &parts(&kernel)).unwrap(), "the same inputs give the same bytes");
@@ -210,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_is_no_stub_is_refused() {
-        let (stub, _) = stub(&Cache::of_user().unwrap()).unwrap();
+        let (stub, _) = stub(&Supply::of_user().unwrap()).unwrap();
         for cut in (0..0x400).step_by(7).chain([0x400, stub.len() / 2]) {
             assert!(append(&stub[..cut], &[(".linux", b"k")]).is_err(), "cut after {cut} bytes");
         }

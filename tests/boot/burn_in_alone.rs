@@ -12,7 +12,7 @@ fn a_machine_burns_in_by_its_command_line_and_survives_its_agent() {
     let lab = Lab::builder().build().unwrap();
     let disk = TestDisk::with_data(&lab, "BURN", 64).unwrap();
     let mut ssh = LiveSsh::with_fresh_key(&lab, "burn").unwrap();
-    let words = format!("SPEEDISO=burnin speediso.sshkey=\"{}\"", ssh.public);
+    let words = format!("SPEEDISO=burnin speediso.ssh=on speediso.sshkey=\"{}\"", ssh.public);
     let ramdisk = Ramdisk::of(&programs().unwrap());
     let mut machine =
         ramdisk.machine("burn", &words).memory_mib(512).cpus(2).disk(disk.plugged()).power_on(&lab).unwrap();

@@ -115,6 +115,47 @@ fn people_see_what_is_wrong_and_get_a_shell() {
     sat.disk.assert_untouched().unwrap();
 }
 
+/// The same on the frame buffer that UEFI leaves, which has another driver and another size.
+#[test]
+fn a_uefi_frame_buffer_shows_the_same() {
+    let lab = Lab::builder().build().unwrap();
+    let sat = sat(&lab, "framebuffer", Firmware::Uefi);
+    sat.ssh.run("true", BOOT).unwrap();
+    for part in ["serial FRAMEBUFFER", "Address", "192.0.2.", "not-armed", "To do", "s: shell"] {
+        sat.wait(&format!("{part} on both consoles"), || sat.vga().contains(part) && sat.serial_shows(part));
+    }
+    // All of it is used: the log goes down to the last rows, and the head stays above it.
+    let size = sat.ssh.run("stty -F /dev/tty1 size", SOON).unwrap();
+    let (rows, columns) = size.split_once(' ').unwrap();
+    let (rows, columns): (usize, usize) = (rows.trim().parse().unwrap(), columns.trim().parse().unwrap());
+    assert!(rows > 25 && columns > 80, "{size}");
+    let lines = format!("for n in $(seq 1 {rows}); do echo \"<2>speediso-test: line $n\" >/dev/kmsg; done");
+    sat.ssh.run(&lines, SOON).unwrap();
+    let last_rows = format!("cat /dev/vcs1 | tr -c ' -~' '#' | tail -c {}", 2 * columns);
+    sat.wait("the log in the last rows", || {
+        sat.ssh.run(&last_rows, SOON).unwrap().contains(&format!("speediso-test: line {rows}"))
+    });
+    assert!(sat.vga().contains("s: shell"), "{}", sat.vga());
+    sat.machine.press_keys(&["q"]).unwrap();
+    let picture = lab.dir().join("qr.ppm");
+    sat.wait("a QR code on the screen", || {
+        let read = screen::scan(&sat.machine, &picture).unwrap();
+        let page = "https://docs.example/errors.html?machine=FRAMEBUFFER";
+        read.iter().any(|text| text.starts_with(page) && text.ends_with("#not-armed"))
+    });
+    sat.machine.press_keys(&["spc"]).unwrap();
+    sat.wait("the status again", || sat.vga().contains("s: shell"));
+    // The network doctor has the screen for itself until somebody has read it.
+    sat.machine.press_keys(&["n"]).unwrap();
+    sat.wait("the network doctor", || sat.vga().contains("network doctor on") && sat.vga().contains("Enter: back"));
+    sat.machine.press_keys(&["ret"]).unwrap();
+    sat.wait("the status after it", || sat.vga().contains("s: shell"));
+    sat.machine.press_keys(&["l"]).unwrap();
+    sat.wait("the log", || sat.vga().contains("q: back"));
+    drop(sat.machine);
+    sat.disk.assert_untouched().unwrap();
+}
+
 /// Where the pictures of docs/console.md go.
 fn pictures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/console")

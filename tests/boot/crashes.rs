@@ -28,7 +28,7 @@ fn admitted<'lab>(lab: &'lab Lab, site: &Site<'lab>, programs: &Programs, disk: 
     let mut ssh = LiveSsh::with_fresh_key(lab, "crash").unwrap();
     let words = boot_words(lab, MAC, UUID, "CRASH").unwrap().join(" ");
     let machine = Ramdisk::of(programs)
-        .machine("crash", &format!("{words} speediso.sshkey=\"{}\"", ssh.public))
+        .machine("crash", &format!("{words} speediso.ssh=on speediso.sshkey=\"{}\"", ssh.public))
         .memory_mib(512)
         .mac(MAC)
         .uuid(UUID)

@@ -65,9 +65,27 @@ fn is_clean(dir: &Path, secrets: &[String]) -> usize {
     files
 }
 
+/// What a browser shows: the machine's page after a login, and the page on which errors are explained without one.
+fn pages(site: &Site<'_>, dir: &Path, to: &Path) {
+    let token = std::fs::read_to_string(dir.join("controller/operator.token")).unwrap();
+    let jar = dir.join("cookies");
+    let curl = |args: &[&str]| {
+        let mut command = Command::new(tool::find("curl").unwrap());
+        command.args(["-sSf", "-k", "-b"]).arg(&jar).arg("-c").arg(&jar);
+        tool::run(command.args(args)).unwrap()
+    };
+    let url = |path: &str| format!("{}{path}", site.url());
+    assert!(curl(&[&url("/docs/errors")]).contains("<tr id=\"tls-pin-mismatch\">"));
+    curl(&["--data-urlencode", &format!("token={}", token.trim()), &url("/login")]);
+    let machine = site.machines().unwrap().remove(0);
+    let page = curl(&[&url(&format!("/machines/{}", machine.id))]);
+    assert!(page.contains("LOGSDISK") && page.contains("capture"), "{page}");
+    std::fs::write(to.join("machine.html"), page).unwrap();
+}
+
 /// A machine enrols with a token, gets orders that are full of secrets, fails at most of them, and its kernel says one too:
-/// none of them is on its console, at the syslog server, in the controller's log, in what the controller shows or in the
-/// bundle; but all of the log is.
+/// none of them is on its console, at the syslog server, in the controller's log, in what the controller shows, on its
+/// pages or in the bundle; but all of the log is.
 #[test]
 fn logs_arrive_everywhere_and_secrets_nowhere() {
     let programs = programs().unwrap();
@@ -87,7 +105,11 @@ fn logs_arrive_everywhere_and_secrets_nowhere() {
 
     let disk = TestDisk::with_data(&lab, "LOGSDISK", 64).unwrap();
     let mut ssh = LiveSsh::with_fresh_key(&lab, "logs").unwrap();
-    let words = format!("{} speediso.syslog=udp://192.0.2.1:5514 speediso.sshkey=\"{}\"", words.join(" "), ssh.public);
+    let words = format!(
+        "{} speediso.syslog=udp://192.0.2.1:5514 speediso.ssh=on speediso.sshkey=\"{}\"",
+        words.join(" "),
+        ssh.public
+    );
     let spec = Ramdisk::of(&programs).machine("logs", &words).memory_mib(512).mac(MAC).uuid(UUID).serial("LOGS");
     let mut machine = spec.disk(disk.plugged()).power_on(&lab).unwrap();
     ssh.to(&lab, &machine).unwrap();
@@ -152,6 +174,11 @@ fn logs_arrive_everywhere_and_secrets_nowhere() {
         .map(|log| std::fs::write(lab.logs().join("agent.log"), log))
         .unwrap()
         .unwrap();
+    pages(&site, lab.dir(), lab.logs());
+    for name in ["network-doctor.json", "lldp.json", "dhcp.json"] {
+        let text = ssh.run(&format!("cat /run/speediso/{name} 2>/dev/null || true"), SOON).unwrap();
+        std::fs::write(lab.logs().join(name), text).unwrap();
+    }
     let files = is_clean(lab.logs(), &secrets);
     assert!(files > 12, "{files} files were looked at");
     let orders = std::fs::read_to_string(lab.logs().join("bundle/speediso-logs/orders.json")).unwrap();

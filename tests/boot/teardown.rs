@@ -38,6 +38,7 @@ done >/run/serials; }
 d() { [ -e /run/serials ] || scan
     disk=$(grep -m 1 "$1 /dev/" /run/serials) || { scan; disk=$(grep -m 1 "$1 /dev/" /run/serials); } || { echo "no disk $1" >&2; return 1; }
     echo ${disk##* }; }
+w() { n=0; until [ -e $1 ] || [ $n -ge 200 ]; do n=$((n + 1)); sleep 0.05; done; }
 md() { mdadm --create --run --quiet "$@"; }
 size() { echo $(($(blockdev --getsize64 $1) / 512)); }
 number() { cat /sys/class/block/${1#/dev/}/dev; }

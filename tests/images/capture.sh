@@ -128,6 +128,24 @@ for dev in /sys/class/net/* /sys/class/hwmon/* /sys/class/tpm/*; do
     copy $dev/device/description
     for bank in $dev/pcr-*; do [ -d $bank ] && mkdir -p $out$bank || true; done
 done
+link /sys/block/* /sys/dev/block/*
+for dev in /sys/block/*; do
+    dev=$(readlink -f $dev) || continue
+    case $dev in */virtual/*) continue ;; esac
+    for name in size ro removable hidden diskseq dev wwid serial uevent queue/rotational queue/logical_block_size \
+        queue/physical_block_size; do copy $dev/$name; done
+    link $dev/device $dev/subsystem
+    part=$(readlink -f $dev/device) && [ -n "$part" ] || continue
+    for name in model vendor serial rev firmware_rev wwid vpd_pg80 vpd_pg83; do copy $part/$name; done
+    # Names of its place are made from what is above it.
+    while [ "$part" != /sys/devices ]; do
+        copy $part/uevent $part/unique_id $part/port_no $part/sas_address $part/nsid $part/address
+        link $part/subsystem
+        part=${part%/*}
+    done
+done
+for port in /sys/class/ata_link/*; do port=$(readlink -f $port) && copy $port/sata_spd || true; done
+copy /proc/self/mountinfo
 mkdir -p $out/dev
 dmesg | grep "efi: EFI v" | sed "s/.*efi: EFI/6,1,0,-;efi: EFI/" >$out/dev/kmsg || true
 tar -C $out -c .

@@ -18,7 +18,7 @@ need mkfs.btrfs btrfs-progs
 need mke2fs e2fsprogs
 need sgdisk gdisk
 tools='lvm dmsetup cryptsetup make-bcache mkfs.btrfs mke2fs sgdisk'
-modules='dm-mod dm-crypt dm-thin-pool dm-multipath dm-round-robin bcache btrfs ext4 xts ecb cbc aes_generic sha256_generic
+modules='dm-mod dm-flakey dm-crypt dm-thin-pool dm-multipath dm-round-robin bcache btrfs ext4 xts ecb cbc aes_generic sha256_generic
     af_alg algif_skcipher algif_hash raid1 raid0 raid10 raid456 nvmet-tcp nvme-tcp'
 odd='scsi_debug null_blk'
 

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bad;
+pub mod builder;
 mod disk;
+mod live;
 mod orders;
 mod ramdisk;
 pub mod screen;
@@ -21,6 +23,7 @@ use anyhow::{Context, Result, bail};
 use speediso_lab::{Log, Programs, repository, tool};
 
 pub use disk::TestDisk;
+pub use live::LiveFlavour;
 pub use orders::Orders;
 pub use ramdisk::{Ramdisk, boot_words};
 pub use ssh::LiveSsh;

@@ -1,6 +1,6 @@
 //! The built ramdisk, started without firmware and PXE where booting is not what a test is about.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use speediso_lab::{Lab, MachineSpec, Programs, Start};
@@ -14,6 +14,15 @@ pub struct Ramdisk {
 impl Ramdisk {
     pub fn of(programs: &Programs) -> Self {
         Self { kernel: programs.boot_files.join("vmlinuz"), initrd: programs.boot_files.join("initramfs.img") }
+    }
+
+    /// With a second archive behind it, as a boot loader has them in memory that is told of both.
+    pub fn and(&self, second: &Path, joined: PathBuf) -> Result<Self> {
+        let mut bytes = std::fs::read(&self.initrd).with_context(|| format!("reading {}", self.initrd.display()))?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(std::fs::read(second).with_context(|| format!("reading {}", second.display()))?);
+        std::fs::write(&joined, bytes)?;
+        Ok(Self { kernel: self.kernel.clone(), initrd: joined })
     }
 
     /// A machine that starts this kernel at once, with these words on its command line beside the console's.

@@ -14,23 +14,24 @@ use speediso_model::profile::Profile;
 use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_sys::disks::{self, DiskScope};
 use speediso_sys::roots::Roots;
-use speediso_sys::{clock, dmi, nics};
+use speediso_sys::{clock, dmi, machine, nics};
+use speediso_tasks::drivers::{self, AddonFacts, Lacking};
 use speediso_tasks::tools::Tools;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::cmdline::{self, Config, OnFailure};
+use crate::cmdline::{self, Config, OnFailure, OwnTasks};
 use crate::doctor::{self, Examination};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
-use crate::engine::{self, DISK_PATIENCE, Engine, LAST_LINES, Surroundings};
+use crate::engine::{self, DISK_PATIENCE, Engine, Surroundings};
 use crate::logs::{self, Logs};
-use crate::net::{self, Configured, Goal, IpParam, NetConfig};
-use crate::ssh::Ssh;
+use crate::net::{self, Configured, Goal, IpParam, NetConfig, kept};
+use crate::ssh::{self, Ssh};
 use crate::state::{self, StateDir};
 use crate::syslog::{self, Origin};
 use crate::tls::{self, Purpose, Validity};
-use crate::{build, console, lldp, secrets};
+use crate::{bmc_log, build, console, idle, live, lldp, medium, patience, secrets};
 
 /// Runs until the machine goes down, or there is nothing left to do; then waits, since the live system stays.
 ///
@@ -38,13 +39,14 @@ use crate::{build, console, lldp, secrets};
 /// Only what makes any further step impossible: no state directory, no journal.
 pub async fn run() -> Result<std::convert::Infallible, Fault> {
     let roots = Roots::live();
-    let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
-    let parsed = Config::from_cmdline(&line);
+    let cmdline = cmdline::of(&roots);
+    let parsed = Config::from_cmdline_with(&cmdline, &OwnTasks::of(&cmdline));
     let logs = console::start_log(parsed.as_ref().is_ok_and(|c| c.debug));
     let build = build::read();
     tracing::info!("Speediso {build}");
 
     let state = StateDir::open(Path::new(state::DEFAULT))?;
+    let (parsed, line) = medium::add_parameters(parsed, &cmdline, &state, &roots).await;
     // A line that is wrong gives no orders and no controller; how to reach the machine is still taken from it.
     let (config, wrong) = match parsed {
         Ok(config) => (config, None),
@@ -60,7 +62,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         skip: config.skip.clone(),
         http: http.clone(),
         probe: std::env::current_exe().ok(),
-        boot_mac: config.bootif.clone(),
+        boot_mac: config.bootif.clone().or_else(|| machine::boot::from_firmware(&roots)),
         build: build.clone(),
         disk_patience: DISK_PATIENCE,
         sharing: None,
@@ -72,19 +74,55 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         status.product = format!("{} {}", system.manufacturer, system.product_name).trim().to_owned();
         status.serial.clone_from(&system.serial_number);
         status.build = format!("build {}", build.number);
-        status.docs = config.docs.clone().or(option_env!("SPEEDISO_DOCS").map(str::to_owned)).unwrap_or_default();
+        status.docs = console::page_of_errors(config.docs.as_deref(), config.controller.as_deref());
     });
     // A line that is wrong does not say whether a shell is permitted: the safe reading is its own word, if it is there.
-    let shell = !config.console_shell_off && !line.split_whitespace().any(|w| w == "speediso.console_shell=off");
+    let shell = !config.console_shell_off
+        && config.on_failure != OnFailure::Wait
+        && !line.split_whitespace().any(|w| w == "speediso.console_shell=off");
     console::show(&logs, engine.board(), &roots, cmdline::console_style(&line), shell);
+    // Before the network, which may never come.
+    if let Some(fault) = &wrong {
+        refuse(&engine, fault.clone());
+    }
     let kernel = logs.clone();
     tokio::spawn(async move { logs::follow_kernel(kernel, Path::new("/dev/kmsg")).await });
 
     let neighbours = listen(&config, &roots, &build);
-    let ssh = Ssh::new(config.ssh_off);
-    let (network, ()) = tokio::join!(network(&config, &engine, &state, &roots), settled_disks(&roots));
-    ssh.add_keys(&config.ssh_keys);
-    if config.ssh_keys.is_empty() && config.controller.is_none() {
+    tokio::spawn(patience::watch(config.on_failure, engine.clone()));
+    if !config.bmc_log_off {
+        tokio::spawn(bmc_log::write(engine.board().clone(), roots.clone()));
+    }
+    let ssh = Ssh::new(config.ssh);
+    // Whoever gives work says soon whether there is any; until then, and only until something fails, nobody comes in.
+    ssh.unattended(config.controller.is_some() && wrong.is_none());
+    // Beside the network, which takes longer.
+    let key = ssh.clone();
+    tokio::spawn(async move { key.host_key().await });
+    let built_in = ssh::keys_of_image();
+    let add_keys = || {
+        ssh.add_keys(&config.ssh_keys);
+        ssh.add_keys(&built_in);
+    };
+    // There the server is up already, and stays up; in the ramdisk its start would hold up the network.
+    if live::is_inside() {
+        add_keys();
+    }
+    tokio::spawn(ssh.clone().keep());
+    let addon = AddonFacts::of_system();
+    let lacking = drivers::look(&roots, addon.as_ref());
+    for device in &lacking {
+        tracing::warn!("{device}");
+    }
+    let mut settled = settling(&roots);
+    let network = network(&config, &engine, &state, &roots).await;
+    if let Some(addon) = &addon
+        && bring_drivers(&lacking, addon, &config, &http, &roots).await
+    {
+        settled = settling(&roots);
+    }
+    add_keys();
+    if config.ssh_keys.is_empty() && built_in.is_empty() && config.controller.is_none() {
         tracing::info!("ssh: no key was given (speediso.sshkey=), so nobody can log in over the network");
     }
 
@@ -104,10 +142,25 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         tokio::spawn(syslog::send(logs.clone(), target, pins, origin, engine.board().clone()));
     }
 
+    if !config.own_tasks.is_empty() {
+        tracing::info!("SPEEDISO: systemd runs the tasks {} of this live image", config.own_tasks.join(", "));
+        tokio::spawn(live::follow_tasks(config.own_tasks.clone()));
+        tokio::spawn(live::watch_tasks(config.own_tasks.clone(), engine.board().clone(), ssh.clone()));
+    }
+
     let address = network.address.to_string();
-    let boot = Boot { logs, config, roots, state, build, engine, ssh, http, address, neighbours };
+    let live = wrong.is_none().then(|| live::Entry::of(&config, &line)).flatten();
+    let boot = Boot { live, logs, config, roots, state, build, engine, ssh, http, address, neighbours, settled };
     let mut fault = match wrong {
-        Some(fault) => boot.only_report(fault).await,
+        Some(fault) => {
+            // What the network had to say stood in its place meanwhile.
+            boot.engine.board().troubled(&fault);
+            let after = boot.only_report().await;
+            if after.is_none() {
+                boot.on_failure().await;
+            }
+            after
+        }
         None => boot.door().await,
     };
     let mut backoff = Backoff::default();
@@ -123,6 +176,13 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         }
     }
     tracing::info!("the live system stays up: shell on the console, ssh {}@{}", "root", boot.address);
+    // Who was permitted something by this boot entry would be permitted it again by the next boot.
+    if let Some(word) = boot.config.idle
+        && boot.config.arm.is_none()
+        && boot.config.tasks.is_none()
+    {
+        tokio::spawn(idle::leave(idle::after(Some(word), None), boot.engine.clone(), boot.ssh.clone()));
+    }
     // The lease of the address is renewed while this value lives.
     let _network = network;
     loop {
@@ -130,10 +190,21 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     }
 }
 
+/// Says what is wrong with the line, and what that means.
+fn refuse(engine: &Engine, fault: Fault) {
+    trouble(engine, fault);
+    tracing::warn!("no task was run, no disk was touched");
+}
+
 /// Of a line that is refused: the keys and the interface, nothing that gives orders.
 fn how_to_reach(line: &str) -> Config {
     const WAYS: [&str; 6] = ["ip=", "BOOTIF=", "speediso.vlan=", "speediso.bond=", "speediso.ipv6=", "speediso.net="];
-    let mut config = Config::default();
+    // What closes doors counts, and what a failure is to lead to: this is one.
+    let mut config = Config { on_failure: cmdline::on_failure(line), ..Config::default() };
+    if line.split_whitespace().any(|word| word == "speediso.ssh=off") {
+        config.ssh = ssh::Word::Off;
+    }
+    config.bmc_log_off = line.split_whitespace().any(|word| word == "speediso.bmc_log=off");
     // One by one: the one that is wrong must not take the others with it.
     for word in line.split_whitespace().filter(|word| WAYS.iter().any(|key| word.starts_with(key))) {
         if let Ok(one) = Config::from_cmdline(word) {
@@ -194,8 +265,10 @@ async fn network(config: &Config, engine: &Engine, state: &StateDir, roots: &Roo
             IpParam::default()
         }
     };
+    // A person's word about a card counts for more than the firmware's.
+    let by_firmware = || ip.device().is_none().then(|| machine::boot::from_firmware(roots)).flatten();
     let wanted = NetConfig {
-        boot_mac: config.bootif.clone(),
+        boot_mac: config.bootif.clone().or_else(by_firmware),
         ip,
         bond: config.bond.clone(),
         vlan: config.vlan.clone(),
@@ -216,6 +289,11 @@ async fn network(config: &Config, engine: &Engine, state: &StateDir, roots: &Roo
                 {
                     tracing::warn!("network: the host name {name} could not be set: {error}");
                 }
+                if let Some(document) = kept::document(&configured)
+                    && let Err(error) = state.put(kept::FILE, document.to_string().as_bytes())
+                {
+                    tracing::warn!("network: what the DHCP server said could not be kept: {error}");
+                }
                 return configured;
             }
             Err(fault) => {
@@ -231,6 +309,40 @@ async fn network(config: &Config, engine: &Engine, state: &StateDir, roots: &Roo
             }
         }
     }
+}
+
+/// Gets drivers for what has none from the add-on; whether any came.
+async fn bring_drivers(
+    lacking: &[Lacking],
+    addon: &AddonFacts,
+    config: &Config,
+    http: &reqwest::Client,
+    roots: &Roots,
+) -> bool {
+    match drivers::bring(lacking, addon, config.tools.as_deref(), http, roots).await {
+        Ok(modules) if modules.is_empty() => false,
+        Ok(modules) => {
+            tracing::info!("drivers: {} loaded from the add-on", modules.join(", "));
+            true
+        }
+        Err(error) => {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+            tracing::error!("drivers: the add-on was not used: {error}{causes}; those devices stay without a driver");
+            true
+        }
+    }
+}
+
+/// Becomes true once no further disk shows up.
+fn settling(roots: &Roots) -> watch::Receiver<bool> {
+    let (done, settled) = watch::channel(false);
+    let roots = roots.clone();
+    tokio::spawn(async move {
+        settled_disks(&roots).await;
+        done.send_replace(true);
+    });
+    settled
 }
 
 /// Waits until no further disk shows up: SATA and SAS links are found in the background, after their drivers are there.
@@ -266,6 +378,8 @@ fn burns_in_only(profiles: &[Profile]) -> bool {
 }
 
 struct Boot {
+    /// Where to go on before any work is taken.
+    live: Option<live::Entry>,
     logs: Logs,
     config: Config,
     roots: Roots,
@@ -277,6 +391,8 @@ struct Boot {
     address: String,
     /// Who is at the other end of the cables.
     neighbours: Option<watch::Receiver<Vec<Heard>>>,
+    /// Whether all disks are there.
+    settled: watch::Receiver<bool>,
 }
 
 impl Boot {
@@ -286,6 +402,13 @@ impl Boot {
         if config.controller.is_some() {
             return Box::pin(self.native(false)).await;
         }
+        if let Some(live) = &self.live
+            && let Some(unknown_names) = Box::pin(live.enter(&self.engine, &self.ssh)).await
+        {
+            refuse(&self.engine, unknown_names);
+            return self.only_report().await;
+        }
+        self.disks_settled().await;
         if let (Some(location), Some(key)) = (&config.tasks, &config.tasks_key) {
             return self.signed(location, key).await.err();
         }
@@ -310,21 +433,25 @@ impl Boot {
                     "SPEEDISO asks for destructive work, but nobody permitted it for this machine",
                 ));
             }
-        } else {
+        } else if config.own_tasks.is_empty() {
             tracing::info!("no task was asked for: this is the live system, no disk was touched");
         }
         None
     }
 
-    /// The command line is wrong: say so, to the controller too if it can be found.
-    async fn only_report(&self, fault: Fault) -> Option<Fault> {
-        trouble(&self.engine, fault);
-        tracing::warn!("no task was run, no disk was touched");
+    /// The command line is wrong: the controller hears of it too, if it can be found.
+    async fn only_report(&self) -> Option<Fault> {
+        self.disks_settled().await;
         list_disks(&self.roots);
         if self.config.controller.is_some() {
             return Box::pin(self.native(true)).await;
         }
         None
+    }
+
+    async fn disks_settled(&self) {
+        // A sender that is gone will not say more.
+        let _ = self.settled.clone().wait_for(|settled| *settled).await;
     }
 
     fn machine(&self) -> Machine {
@@ -354,9 +481,12 @@ impl Boot {
             build: self.build.clone(),
             address: Some(self.address.clone()),
             only_report,
+            live: self.live.clone(),
             neighbours: self.neighbours.clone(),
+            disks: Some(self.settled.clone()),
             logs: Some(self.logs.clone()),
             examination: Some(Examination::of(&self.config, &self.roots)),
+            idle: self.config.idle,
         };
         self.engine.board().seeking(&native.controller);
         tracing::info!("controller: {}", native.controller);
@@ -371,7 +501,7 @@ impl Boot {
                 tracing::warn!("SPEEDISO asks for destructive work, but no order is open: nothing is done");
             }
         };
-        Some(native.serve(&self.state, &self.engine, &self.ssh, idle).await)
+        Some(Box::pin(native.serve(&self.state, &self.engine, &self.ssh, idle)).await)
     }
 
     async fn signed(&self, location: &str, key: &[u8; 32]) -> Result<(), Fault> {
@@ -407,7 +537,9 @@ impl Boot {
             runs.iter().any(|r| r.task == task.redacted() && ended(r))
         };
         tasks.retain(|task| !has_ended(task));
+        self.ssh.unattended(true);
         let results = Permitted::harmless(tasks)?.run(&self.engine, &self.state, &self.roots, false).await;
+        self.ssh.unattended(false);
         results.into_iter().find_map(|result| result.fault).map_or(Ok(()), Err)
     }
 
@@ -419,7 +551,9 @@ impl Boot {
                 "the agent ended in the middle of the work and does not begin it again by itself",
             ));
         }
+        self.ssh.unattended(true);
         let results = permitted.run(&self.engine, &self.state, &self.roots, false).await;
+        self.ssh.unattended(false);
         match results.into_iter().find(|r| !r.outcome.is_success()) {
             Some(failed) => {
                 Err(failed.fault.unwrap_or_else(|| Fault::new(FaultCode::Internal, "a task failed without a fault")))
@@ -451,19 +585,10 @@ impl Boot {
     }
 
     async fn on_failure(&self) {
-        let action = match self.config.on_failure {
-            OnFailure::Shell | OnFailure::Retry | OnFailure::Wait => return,
-            // Armed as before, the next boot would do the same again.
-            OnFailure::Reboot if self.config.arm.is_some() || self.config.tasks.is_some() => PowerAction::PowerOff,
-            OnFailure::Reboot => PowerAction::Reboot,
-            OnFailure::PowerOff => PowerAction::PowerOff,
-        };
-        tracing::warn!("speediso.on_failure says {action:?}");
-        // No write is cut off by our own hand.
-        self.engine.at_rest().await;
-        // Nor is the failure cut off in the middle of its statement.
-        let _ = tokio::task::spawn_blocking(|| logs::drain(LAST_LINES)).await;
-        let Err(fault) = speediso_tasks::perform_power(action);
-        tracing::error!("{fault}");
+        let Some((action, _)) = self.config.on_failure.power() else { return };
+        // Armed as before, the next boot would do the same again.
+        let again = self.config.arm.is_some() || self.config.tasks.is_some();
+        let action = if again { PowerAction::PowerOff } else { action };
+        patience::go_down(&self.engine, action).await;
     }
 }

@@ -3,25 +3,52 @@
 //! Keys of ours that are unknown or malformed are errors, and an error means the live system: half a configuration is
 //! not what was asked for. Everything that is not ours is somebody else's and ignored.
 
+#[cfg(test)]
+mod hostile;
+mod on_failure;
+
+use std::collections::BTreeMap;
+
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::{RootDeviceHints, SkipList};
 use speediso_model::image::ImageDigest;
 use speediso_model::inventory::canonical_mac;
 use speediso_model::profile::{InstallWipe, Profile};
 use speediso_model::task::is_ssh_public_key;
+use speediso_sys::roots::Roots;
+use uuid::Uuid;
 
 use crate::console::Style;
+use crate::live;
 use crate::net::{Bond, Ipv6, LayerError, Vlan};
 use crate::syslog::{SyslogTarget, Transport};
+use crate::{idle, ssh};
+
+pub use on_failure::{OnFailure, of_line as on_failure};
 
 /// x86 keeps 2048 bytes with the terminating NUL (COMMAND_LINE_SIZE); a line that fills them may have lost its end.
 const MAX_LINE: usize = 2046;
+
+/// Keys that may be repeated; each adds something.
+const MANY: &[&str] = &["ca", "skip", "sshkey", "syslog_ca"];
+
+/// The line as the kernel has it. What is no text in it becomes U+FFFD, for which the line is refused later: a line that
+/// cannot be read is not an empty one.
+#[must_use]
+pub fn of(roots: &Roots) -> String {
+    match std::fs::read(roots.proc.join("cmdline")) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}
 
 /// What the boot entry asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The names in `SPEEDISO=`, all of them known.
     pub profiles: Vec<Profile>,
+    /// Id of the parameter partition on the medium that was booted from.
+    pub medium: Option<Uuid>,
     pub controller: Option<String>,
     /// SHA-256 of the certificates of CAs that are trusted.
     pub ca_pins: Vec<[u8; 32]>,
@@ -41,9 +68,21 @@ pub struct Config {
     pub scenario: Option<String>,
     /// URL or file of the tools archive. Of no weight by itself: the ramdisk carries the digest.
     pub tools: Option<String>,
+    /// The live system to go on in: URLs of its image's manifest, any of which will do.
+    pub live: Vec<String>,
+    /// Ed25519 public key that it is signed with.
+    pub live_key: Option<[u8; 32]>,
+    /// The names in `SPEEDISO=`, if they are tasks that this system brings.
+    pub own_tasks: Vec<String>,
     pub ssh_keys: Vec<String>,
-    pub ssh_off: bool,
+    pub ssh: ssh::Word,
     pub on_failure: OnFailure,
+    /// When a machine without work may leave.
+    pub idle: Option<idle::Word>,
+    /// The hardware's watchdog is left alone.
+    pub watchdog_off: bool,
+    /// The BMC's event log is left alone.
+    pub bmc_log_off: bool,
     pub console: Style,
     /// No shell for whoever sits at the console.
     pub console_shell_off: bool,
@@ -66,19 +105,6 @@ pub struct Config {
     pub net_all: bool,
 }
 
-/// What follows a failure that ends the agent's work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// The live system stays up.
-    #[default]
-    Shell,
-    /// The same, and what may pass by itself is tried again.
-    Retry,
-    Wait,
-    Reboot,
-    PowerOff,
-}
-
 /// Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -86,6 +112,27 @@ pub struct Secret(pub String);
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(secret)")
+    }
+}
+
+/// What the names in `SPEEDISO=` may be besides profiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnTasks {
+    /// Programs that this system brings, by their names. Such a one goes before a profile of the same name.
+    Here(Vec<String>),
+    /// Those of the live system that is to come, which are not known yet.
+    Later,
+}
+
+impl OwnTasks {
+    /// Where there are none but profiles.
+    pub(crate) const NONE: Self = Self::Here(Vec::new());
+
+    /// Of the running system, and of this line.
+    #[must_use]
+    pub fn of(line: &str) -> Self {
+        let asks = words(line).into_iter().any(|(key, _)| key == "speediso.live");
+        if asks && !live::is_inside() { Self::Later } else { Self::Here(live::own_tasks()) }
     }
 }
 
@@ -97,18 +144,34 @@ impl Config {
     /// # Errors
     /// `cmdline-truncated`, `cmdline-invalid` with the key, or `task-unknown` with the name.
     pub fn from_cmdline(line: &str) -> Result<Self, Fault> {
+        Self::from_cmdline_with(line, &OwnTasks::NONE)
+    }
+
+    /// # Errors
+    /// The same, but that names of `own` are known too.
+    pub fn from_cmdline_with(line: &str, own: &OwnTasks) -> Result<Self, Fault> {
         let line = line.trim_end_matches(['\n', '\0']);
+        if line.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(invalid("the kernel command line has bytes that are no text (UTF-8)"));
+        }
         if line.len() >= MAX_LINE {
             return Err(Fault::new(
                 FaultCode::CmdlineTruncated,
                 format!("the kernel command line has {} bytes and may have lost its end", line.len()),
             ));
         }
+        Self::from_words(words(line), own)
+    }
+
+    /// # Errors
+    /// `cmdline-invalid` with the key, or `task-unknown` with the name.
+    pub(crate) fn from_words(words: Vec<(String, Option<String>)>, own: &OwnTasks) -> Result<Self, Fault> {
         let mut config = Self::default();
         let mut names = None;
         let mut config_drive = None;
         let mut config_drive_digest = None;
-        for (key, value) in words(line) {
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (key, value) in words {
             match (key.as_str(), value) {
                 ("SPEEDISO", value) => names = Some(value.unwrap_or_default()),
                 ("systemd.setenv", Some(value)) => {
@@ -125,6 +188,12 @@ impl Config {
                 (key, value) => {
                     if let Some(name) = key.strip_prefix("speediso.") {
                         let value = value.unwrap_or_default();
+                        // Which of two is meant, nobody can say: a boot loader adds at the end, a person at the start.
+                        if !MANY.contains(&name)
+                            && seen.insert(name.to_owned(), value.clone()).is_some_and(|before| before != value)
+                        {
+                            return Err(invalid(format!("speediso.{name} stands there twice, and says two things")));
+                        }
                         match name {
                             "config_drive" => config_drive = Some(url(name, &value)?),
                             "config_drive_digest" => config_drive_digest = Some(digest(name, &value)?),
@@ -141,13 +210,27 @@ impl Config {
         };
         config.check_together()?;
         // Last, so that an unknown name is not hidden by another mistake, nor hides one.
-        config.profiles = profiles(names.as_deref().unwrap_or_default())?;
+        let names = names.as_deref().unwrap_or_default();
+        match own {
+            OwnTasks::Here(tasks) if is_own(names, tasks)? => {
+                config.own_tasks = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            }
+            OwnTasks::Here(_) => config.profiles = profiles(names)?,
+            OwnTasks::Later => config.profiles = profiles(names).unwrap_or_default(),
+        }
         Ok(config)
     }
 
     fn take(&mut self, name: &str, value: String) -> Result<(), Fault> {
         match name {
+            "medium" if value == "off" => self.medium = None,
+            "medium" => {
+                let id =
+                    value.parse().map_err(|_| invalid(format!("speediso.medium={value} is neither an id nor off")))?;
+                self.medium = Some(id);
+            }
             "controller" => {
+                let value = printable(name, value)?;
                 let address = value.trim_end_matches('/');
                 if !address.starts_with("https://") || address.len() == "https://".len() {
                     return Err(invalid(format!("speediso.controller={value} does not begin with https://")));
@@ -158,15 +241,26 @@ impl Config {
             "token" => self.token = Some(Secret(printable(name, value)?)),
             "tasks" => self.tasks = Some(printable(name, value)?),
             "tasks_key" => {
-                let key = sha256(name, &format!("sha256:{value}"))
-                    .map_err(|_| invalid("speediso.tasks_key is a public key of 64 hex digits"))?;
-                self.tasks_key = Some(key);
+                let key = public_key(&value);
+                self.tasks_key =
+                    Some(key.ok_or_else(|| invalid("speediso.tasks_key is a public key of 64 hex digits"))?);
+            }
+            "live" => {
+                for address in printable(name, value)?.split(',') {
+                    self.live.push(url(name, address)?);
+                }
+            }
+            "live_key" => {
+                let key = public_key(&value);
+                self.live_key = Some(key.ok_or_else(|| invalid("speediso.live_key is a public key of 64 hex digits"))?);
             }
             "arm" => self.arm = Some(printable(name, value)?),
             "image" => self.image = Some(url(name, &value)?),
             "tools" if value.starts_with('/') => self.tools = Some(printable(name, value)?),
             "tools" => self.tools = Some(url(name, &printable(name, value)?)?),
             "digest" => self.digest = Some(digest(name, &value)?),
+            // Without a hint it would be any disk.
+            "root_device" if value.trim().is_empty() => return Err(invalid("speediso.root_device= names no disk")),
             "root_device" => self.root_device = Some(value.parse()?),
             "skip" => {
                 self.skip.0.push(value.parse()?);
@@ -195,32 +289,28 @@ impl Config {
                 self.ssh_keys.push(value);
             }
             "ssh" => {
-                self.ssh_off = match value.as_str() {
-                    "on" => false,
-                    "off" => true,
+                self.ssh = match value.as_str() {
+                    "on" => ssh::Word::On,
+                    "off" => ssh::Word::Off,
                     _ => return Err(invalid(format!("speediso.ssh={value}: on or off"))),
                 }
             }
             "on_failure" => {
-                self.on_failure = match value.as_str() {
-                    "shell" => OnFailure::Shell,
-                    "retry" => OnFailure::Retry,
-                    "wait" => OnFailure::Wait,
-                    "reboot" => OnFailure::Reboot,
-                    "poweroff" => OnFailure::PowerOff,
-                    _ => {
-                        return Err(invalid(format!(
-                            "speediso.on_failure={value}: shell, retry, wait, reboot or poweroff"
-                        )));
-                    }
-                }
+                self.on_failure = OnFailure::of(&value).ok_or_else(|| {
+                    invalid(format!(
+                        "speediso.on_failure={value}: shell, retry, wait, reboot[:SECONDS] or poweroff[:SECONDS]"
+                    ))
+                })?;
             }
-            "debug" => self.debug = true,
-            "lldp" => match value.as_str() {
-                "on" => self.lldp_off = false,
-                "off" => self.lldp_off = true,
-                other => return Err(invalid(format!("speediso.lldp={other} is neither on nor off"))),
-            },
+            "idle_reboot" => {
+                let word = value.parse().map_err(|form| invalid(format!("speediso.idle_reboot={value}: {form}")))?;
+                self.idle = Some(word);
+            }
+            "watchdog" => self.watchdog_off = !on(name, &value)?,
+            "bmc_log" => self.bmc_log_off = !on(name, &value)?,
+            "debug" if value.is_empty() => self.debug = true,
+            "debug" => self.debug = on(name, &value)?,
+            "lldp" => self.lldp_off = !on(name, &value)?,
             "console" => {
                 self.console = match value.as_str() {
                     "screen" => Style::Screen,
@@ -228,13 +318,7 @@ impl Config {
                     _ => return Err(invalid(format!("speediso.console={value}: screen or plain"))),
                 }
             }
-            "console_shell" => {
-                self.console_shell_off = match value.as_str() {
-                    "on" => false,
-                    "off" => true,
-                    _ => return Err(invalid(format!("speediso.console_shell={value}: on or off"))),
-                }
-            }
+            "console_shell" => self.console_shell_off = !on(name, &value)?,
             "syslog" => {
                 let target = value.parse().map_err(|e| {
                     invalid(format!("speediso.syslog is not of the form [udp|tcp|tls]://HOST[:PORT]: {e}"))
@@ -310,6 +394,23 @@ pub fn console_style(line: &str) -> Style {
     if plain { Style::Plain } else { Style::Screen }
 }
 
+/// Whether the list is of tasks that this system brings. One of these and one of the agent's own in a list would be done by
+/// two that do not know of each other.
+fn is_own(list: &str, tasks: &[String]) -> Result<bool, Fault> {
+    let names: Vec<&str> = list.split(',').filter(|name| !name.is_empty()).collect();
+    let own = names.iter().filter(|name| tasks.iter().any(|task| task == *name)).count();
+    if own == 0 || own == names.len() {
+        return Ok(own > 0);
+    }
+    let message = format!("SPEEDISO={list} names some tasks of this live image ({}) and some others", tasks.join(", "));
+    Err(Fault::new(FaultCode::TaskUnknown, message).because("a list is either of this image's tasks or of the agent's"))
+}
+
+/// Of ed25519.
+pub(crate) fn public_key(digits: &str) -> Option<[u8; 32]> {
+    format!("sha256:{digits}").parse::<ImageDigest>().ok()?.as_sha256()
+}
+
 fn profiles(list: &str) -> Result<Vec<Profile>, Fault> {
     list.split(',')
         .filter(|name| !name.is_empty())
@@ -338,12 +439,21 @@ fn layer<T: std::str::FromStr<Err = LayerError>>(name: &str, value: &str) -> Res
     value.parse().map_err(|e| invalid(format!("speediso.{name}={value}")).because(LayerError::to_string(&e)))
 }
 
+fn on(name: &str, value: &str) -> Result<bool, Fault> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(invalid(format!("speediso.{name}={value}: on or off"))),
+    }
+}
+
 fn digest(name: &str, value: &str) -> Result<ImageDigest, Fault> {
     value.parse().map_err(|_| invalid(format!("speediso.{name}={value} is not sha256: and 64 hex digits")))
 }
 
 fn url(name: &str, value: &str) -> Result<String, Fault> {
-    if value.starts_with("https://") || value.starts_with("http://") {
+    let is_url = value.starts_with("https://") || value.starts_with("http://");
+    if is_url && value.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(value.to_owned())
     } else {
         Err(invalid(format!("speediso.{name}={value} is not an http or https URL")))
@@ -359,7 +469,7 @@ fn printable(name: &str, value: String) -> Result<String, Fault> {
 
 /// Keys and values as the kernel splits them (`next_arg` in lib/cmdline.c): at blanks outside of double quotes, which
 /// may stand around the value or around the whole word.
-fn words(line: &str) -> Vec<(String, Option<String>)> {
+pub(crate) fn words(line: &str) -> Vec<(String, Option<String>)> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quoted = false;
@@ -426,6 +536,41 @@ mod tests {
     }
 
     #[test]
+    fn a_live_system_and_its_key() {
+        let key = "0c".repeat(32);
+        let line = format!("speediso.live=https://a/live/manifest.json,http://b/m.json speediso.live_key={key}");
+        let config = Config::from_cmdline(&line).expect("good");
+        assert_eq!(config.live, ["https://a/live/manifest.json", "http://b/m.json"]);
+        assert_eq!(config.live_key, Some([12; 32]));
+        for bad in ["speediso.live=/root.img", "speediso.live=", "speediso.live=https://a,", "speediso.live_key=0c"] {
+            assert_eq!(Config::from_cmdline(bad).expect_err(bad).code, FaultCode::CmdlineInvalid);
+        }
+    }
+
+    #[test]
+    fn names_of_a_live_systems_own_tasks() {
+        let here = OwnTasks::Here(vec!["check".into(), "wipe".into()]);
+        let config = Config::from_cmdline_with("SPEEDISO=check,wipe", &here).expect("its own");
+        assert!(config.own_tasks == ["check", "wipe"] && config.profiles.is_empty());
+        let config = Config::from_cmdline_with("SPEEDISO=burnin", &here).expect("a profile");
+        assert!(config.own_tasks.is_empty() && config.profiles == [Profile::BurnIn]);
+        for bad in ["SPEEDISO=check,burnin", "SPEEDISO=chekc"] {
+            assert_eq!(Config::from_cmdline_with(bad, &here).expect_err(bad).code, FaultCode::TaskUnknown);
+        }
+        // Whoever comes then knows; until then nothing of it is run.
+        let config = Config::from_cmdline_with("SPEEDISO=check", &OwnTasks::Later).expect("later");
+        assert!(config.own_tasks.is_empty() && config.profiles.is_empty());
+    }
+
+    #[test]
+    fn the_generator_knows_the_same_profiles() {
+        let script = include_str!("../../../systemd/speediso-generator");
+        let line = script.lines().find_map(|line| line.strip_prefix("profiles='")).expect("its list");
+        let known: Vec<_> = Profile::ALL.into_iter().map(Profile::name).collect();
+        assert_eq!(line.trim_end_matches('\''), known.join(" "));
+    }
+
+    #[test]
     fn quotes_are_the_kernels() {
         let key = format!("ssh-ed25519 {} me@host", "A".repeat(68));
         for line in [format!("a speediso.sshkey=\"{key}\" b"), format!("a \"speediso.sshkey={key}\" b")] {
@@ -480,6 +625,7 @@ mod tests {
             ("speediso.ca=sha1:00", FaultCode::CmdlineInvalid),
             ("speediso.wipe=maybe", FaultCode::CmdlineInvalid),
             ("SPEEDISO=burnin speediso.scenario=gentle", FaultCode::CmdlineInvalid),
+            ("speediso.medium=/dev/sda", FaultCode::CmdlineInvalid),
             ("speediso.image=https://x/y", FaultCode::CmdlineInvalid),
             ("speediso.tools=tools.tar.zst", FaultCode::CmdlineInvalid),
             ("speediso.tasks=https://x/y", FaultCode::CmdlineInvalid),

@@ -38,7 +38,7 @@ use crate::console::board::Board;
 use crate::journal::Journal;
 use crate::logs;
 use crate::secrets;
-use crate::state::StateDir;
+use crate::state::{MOVED, StateDir};
 
 /// How long the last reports may take before a reboot goes on without them.
 const LAST_WORDS: Duration = Duration::from_secs(20);
@@ -164,7 +164,8 @@ impl Engine {
     pub fn start(state: &StateDir, surroundings: Surroundings) -> Result<Self, Fault> {
         let (journal, events) = Journal::open(&state.file("journal.jsonl"))
             .map_err(|e| Fault::new(FaultCode::Io, "opening the journal").because(e.to_string()))?;
-        let restarts = events.iter().filter(|e| matches!(e.kind, EventKind::AgentStarted { .. })).count();
+        let started = events.iter().filter(|e| matches!(e.kind, EventKind::AgentStarted { .. })).count();
+        let restarts = started.saturating_sub(usize::from(state.file(MOVED).exists()));
         let mut buffer = EventBuffer::default();
         let mut runs: Vec<Run> = Vec::new();
         for event in events {
@@ -245,6 +246,11 @@ impl Engine {
     #[must_use]
     pub fn inventory(&self) -> Inventory {
         speediso_tasks::collect_inventory(&self.context(RunId::random(), Cancel::default()))
+    }
+
+    /// What a task is given, for work of the agent's own that is none.
+    pub(crate) fn surroundings(&self, reporter: Arc<dyn Reporter>) -> TaskCtx {
+        TaskCtx { reporter, uploads: None, ..self.context(RunId::random(), Cancel::default()) }
     }
 
     /// Every run of this boot, oldest first.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use speediso_model::api::{Admission, approval_code};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{Epoch, NodeId};
+use speediso_model::ssh::SshPolicy;
 
 use crate::state::StateDir;
 use crate::tls::{Identity, sha256};
@@ -62,6 +63,10 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) certificate: String,
     pub(crate) ssh_keys: Vec<String>,
+    #[serde(default)]
+    pub(crate) ssh: SshPolicy,
+    #[serde(default)]
+    pub(crate) idle_reboot_s: Option<u64>,
 }
 
 impl Session {
@@ -78,6 +83,8 @@ impl Session {
             epoch: admission.epoch,
             certificate: admission.certificate,
             ssh_keys: admission.ssh_keys,
+            ssh: admission.ssh,
+            idle_reboot_s: admission.idle_reboot_s,
         }
     }
 

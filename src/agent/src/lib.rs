@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod bmc_log;
 pub mod boot;
 pub mod build;
 mod client;
@@ -13,17 +14,24 @@ pub mod doctor;
 pub mod doors;
 pub mod engine;
 mod identity;
+pub mod idle;
 pub mod inventory;
 mod journal;
+pub mod live;
 pub mod lldp;
 pub mod logs;
+mod medium;
 pub mod net;
+mod parameters;
+mod patience;
 mod ready;
 pub mod run;
 pub mod secrets;
 mod share;
+pub mod shell;
 pub mod ssh;
 pub mod state;
 pub mod supervise;
 pub mod syslog;
 pub mod tls;
+mod watchdog;

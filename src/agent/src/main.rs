@@ -10,7 +10,7 @@ use speediso_agent::doctor::{self, DoctorArgs};
 use speediso_agent::inventory::InventoryArgs;
 use speediso_agent::lldp::LldpArgs;
 use speediso_agent::run::{self, RunArgs};
-use speediso_agent::{boot, build, cmdline, console, disks, inventory, lldp, supervise};
+use speediso_agent::{boot, build, cmdline, console, disks, inventory, lldp, shell, supervise};
 use speediso_sys::roots::Roots;
 
 /// The Speediso provisioning agent.
@@ -43,9 +43,18 @@ enum Command {
     /// Examine the disk on standard input (used by the agent itself)
     #[command(hide = true)]
     ProbeSuperblock,
+    /// Read the parameters on the medium on standard input (used by the agent itself)
+    #[command(hide = true)]
+    ReadParameters {
+        id: uuid::Uuid,
+    },
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if shell::is_called(arguments.next().as_ref()) {
+        return shell::run(arguments);
+    }
     let cli = Cli::parse();
     if cli.version {
         println!("speediso-agent {}", build::read());
@@ -56,13 +65,18 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Some(Command::ReadParameters { id }) => match speediso_sys::medium::child_main(id) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
         Some(Command::Inventory(args)) => ExitCode::from(inventory::run(&args)),
         Some(Command::Disks(args)) => ExitCode::from(disks::run(&args)),
         Some(Command::Lldp(args)) => ExitCode::from(lldp::run(&args)),
         Some(Command::Supervise) => {
             let roots = Roots::live();
-            let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
-            supervise::run(&console::Supervised::start(roots, cmdline::console_style(&line)))
+            let line = cmdline::of(&roots);
+            let consoles = console::Supervised::start(roots.clone(), cmdline::console_style(&line));
+            supervise::run(&consoles, &roots, &line)
         }
         Some(command) => match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
             Ok(runtime) => runtime.block_on(dispatch(command)),
@@ -88,7 +102,8 @@ async fn dispatch(command: Command) -> ExitCode {
         | Command::Inventory(_)
         | Command::Lldp(_)
         | Command::Supervise
-        | Command::ProbeSuperblock => ExitCode::FAILURE,
+        | Command::ProbeSuperblock
+        | Command::ReadParameters { .. } => ExitCode::FAILURE,
     }
 }
 

@@ -11,15 +11,14 @@ use speediso_model::outcome::{Changed, Outcome, TaskResult};
 use speediso_model::taskfile::TaskFile;
 use speediso_sys::disks::DiskScope;
 use speediso_sys::roots::Roots;
-use speediso_sys::{dmi, nics};
+use speediso_sys::{dmi, machine, nics};
 use speediso_tasks::tools::Tools;
 
-use crate::cmdline::Config;
 use crate::doors::local::{Machine, Permitted};
 use crate::engine::{DISK_PATIENCE, Engine, Surroundings};
 use crate::state::StateDir;
 use crate::tls::{self, Purpose, Validity};
-use crate::{build, cmdline, console};
+use crate::{build, cmdline, console, parameters};
 
 /// Exit status: 0 verified, 1 failed and nothing changed, 2 failed and changed, 3 unknown, 64 bad input, 77 refused.
 #[derive(Args, Debug)]
@@ -142,7 +141,7 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         let file = TaskFile::parse(&bytes)?;
         Permitted::by_hand(file, args.arm.as_deref(), &machine)?
     };
-    let permitted = permitted.expecting(args.expect_plan);
+    let permitted = permitted.in_one_boot()?.expecting(args.expect_plan);
     let mut pins = Vec::new();
     for pin in &args.ca {
         let parsed: Option<speediso_model::image::ImageDigest> = pin.parse().ok();
@@ -155,11 +154,11 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
         skip: skip_of_boot(&roots)?,
         http,
         probe: std::env::current_exe().ok(),
-        boot_mac: None,
+        boot_mac: machine::boot::interface(&roots),
         build: build::read(),
         disk_patience: Duration::from_secs(args.disk_patience),
         sharing: None,
-        tools: Tools::of_system(args.tools_archive.or_else(tools_of_boot)),
+        tools: Tools::of_system(args.tools_archive.or_else(|| tools_of_boot(&roots))),
     };
     let engine = Engine::start(&state, surroundings)?;
     let shown = tokio::spawn(console::show_progress(engine.clone()));
@@ -175,14 +174,12 @@ async fn carry_out(args: RunArgs) -> Result<Vec<TaskResult>, Fault> {
 /// # Errors
 /// When it says so in words that are not understood.
 pub fn skip_of_boot(roots: &Roots) -> Result<SkipList, Fault> {
-    let line = std::fs::read_to_string(roots.proc.join("cmdline")).unwrap_or_default();
-    cmdline::skip_list(&line)
+    cmdline::skip_list(&parameters::of_boot(roots)?)
 }
 
 /// Where the boot entry says that the tools archive is.
-fn tools_of_boot() -> Option<String> {
-    let line = std::fs::read_to_string("/proc/cmdline").ok()?;
-    Config::from_cmdline(&line).ok()?.tools
+fn tools_of_boot(roots: &Roots) -> Option<String> {
+    parameters::config(&parameters::of_boot(roots).ok()?).ok()?.tools
 }
 
 /// This machine by the names orders use.

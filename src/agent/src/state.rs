@@ -10,6 +10,8 @@ use nix::fcntl::{Flock, FlockArg};
 use speediso_model::fault::{Fault, FaultCode};
 
 pub const DEFAULT: &str = "/run/speediso";
+/// That it is there says that init ended an agent on purpose, to go on in another root: that one did not die.
+pub(crate) const MOVED: &str = "moved";
 
 /// Held by one agent at a time.
 #[derive(Clone, Debug)]

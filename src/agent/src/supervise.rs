@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use speediso_sys::roots::Roots;
 
+use crate::cmdline::{self, OnFailure};
 use crate::console::Supervised;
+use crate::watchdog;
 
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
@@ -34,11 +37,15 @@ impl CrashLoop {
 const SHELLS: &str = "/etc/inittab.consoles";
 const INITTAB: &str = "/etc/inittab";
 
-/// Runs `speediso-agent boot` for ever.
-pub fn run(consoles: &Supervised) -> ! {
+/// Runs `speediso-agent boot` for ever, and feeds the hardware's watchdog beside it: what that is to catch is a kernel that
+/// runs nothing any more, never a task that takes long.
+pub fn run(consoles: &Supervised, roots: &Roots, line: &str) -> ! {
     // The last to be ended when memory runs out: without it nothing is told to anybody.
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-900") {
         tracing::debug!("oom_score_adj: {error}");
+    }
+    if !watchdog::is_off(line) {
+        watchdog::feed(roots.clone());
     }
     let mut crashes = CrashLoop::default();
     loop {
@@ -47,7 +54,7 @@ pub fn run(consoles: &Supervised) -> ! {
         consoles.give_back();
         tracing::error!("the agent ended: {}", describe(&ended));
         if crashes.died(Instant::now()) {
-            give_up(&ended);
+            give_up(&ended, cmdline::on_failure(line));
         }
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -60,7 +67,7 @@ fn describe(ended: &std::io::Result<ExitStatus>) -> String {
     }
 }
 
-fn give_up(ended: &std::io::Result<ExitStatus>) -> ! {
+fn give_up(ended: &std::io::Result<ExitStatus>, on_failure: OnFailure) -> ! {
     tracing::error!(
         "the agent died {DEATHS} times within {} s, the last time by {}",
         WITHIN.as_secs(),
@@ -68,8 +75,16 @@ fn give_up(ended: &std::io::Result<ExitStatus>) -> ! {
     );
     tracing::error!("nothing is restarted any more; no task is running; disks are as the last messages say");
     tracing::error!("what to do: look at /run/speediso/journal.jsonl and dmesg here, then reboot");
-    if let Err(error) = shells() {
+    if on_failure != OnFailure::Wait
+        && let Err(error) = shells()
+    {
         tracing::error!("the consoles get no shell: {error}");
+    }
+    if let Some((action, patience)) = on_failure.power() {
+        tracing::error!("speediso.on_failure: {action:?} in {} s", patience.as_secs());
+        std::thread::sleep(patience);
+        let Err(fault) = speediso_tasks::perform_power(action);
+        tracing::error!("{fault}");
     }
     loop {
         std::thread::sleep(Duration::from_secs(3600));

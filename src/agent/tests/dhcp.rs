@@ -51,6 +51,8 @@ fn dnsmasq_gives_an_address_and_all_that_belongs_to_it() {
                 "--dhcp-option=option:mtu,1400",
                 "--dhcp-option=option:dns-server,192.0.2.53",
                 "--dhcp-option=121,198.51.100.0/24,192.0.2.9,0.0.0.0/0,192.0.2.1",
+                // One of the site's own, which nobody asks for.
+                "--dhcp-option-force=224,rack 7",
             ],
         );
         let config = NetConfig {
@@ -68,6 +70,7 @@ fn dnsmasq_gives_an_address_and_all_that_belongs_to_it() {
             let Method::Dhcp(lease) = &network.method else { panic!("{:?}", network.method) };
             assert_eq!(lease.duration, Some(Duration::from_secs(3600)));
             assert_eq!(lease.options[&26], 1400u16.to_be_bytes(), "raw options are kept");
+            assert_eq!(lease.options[&224], b"rack 7", "those that mean nothing to us too");
             // Seen in the kernel, not only in our own words.
             assert!(shown("-o addr show dev near0").contains("inet 192.0.2.77/24"));
             assert!(shown("link show dev near0").contains("mtu 1400"));
@@ -243,6 +246,64 @@ fn garbage_on_the_wire_neither_stops_nor_fools_us() {
             assert!(network.notes.iter().any(|n| n.contains("an offer that cannot be used")), "{:?}", network.notes);
             assert!(network.notes.len() < 20);
         });
+    });
+}
+
+/// A rogue server is the first to answer, and says everything that some client somewhere acts upon. It gives an address; nobody
+/// learns a controller, a time, a proxy, a command or a file from it, and nothing of it is written anywhere.
+#[test]
+fn a_rogue_server_gives_an_address_and_nothing_else() {
+    isolated(|| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let far = Far::joined("near0", MAC, "192.0.2.1/24");
+        let text = |code: u8, text: &str| [&[code, u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+        let evil = [
+            text(12, "a;reboot"),
+            text(15, "x$(id).example"),
+            text(17, "192.0.2.66:/root"),
+            text(43, "speediso.controller=https://192.0.2.66 speediso.ca=sha256:00"),
+            text(60, "HTTPClient"),
+            text(66, "192.0.2.66"),
+            text(67, "../../sbin/init"),
+            text(100, "EVIL0"),
+            text(114, "https://192.0.2.66/portal"),
+            text(160, "https://192.0.2.66/portal"),
+            text(209, "pxelinux.cfg/evil"),
+            text(210, "tftp://192.0.2.66/"),
+            text(252, "http://192.0.2.66/wpad.dat"),
+            vec![42, 4, 192, 0, 2, 66],
+            vec![4, 4, 192, 0, 2, 66],
+            vec![7, 4, 192, 0, 2, 66],
+            vec![6, 8, 127, 0, 0, 1, 224, 0, 0, 1],
+            vec![2, 4, 0x7f, 0xff, 0xff, 0xff],
+        ]
+        .concat();
+        far.responder(move |request| {
+            let kind = if kind_of(request) == 1 { 2 } else { 5 };
+            vec![reply(request, kind, [192, 0, 2, 66], [192, 0, 2, 77], &[&evil[..]])]
+        });
+        let variables = || std::env::vars_os().filter(|(k, _)| k.to_string_lossy().to_lowercase().contains("proxy"));
+        let before = (variables().count(), speediso_sys::clock::uptime_ms(), std::time::SystemTime::now());
+        with_network(&config(dir.path()), async |network| {
+            let network = network.expect("an address is an address");
+            assert_eq!(network.address, four(192, 0, 2, 77));
+            assert_eq!(network.hostname, None);
+            assert!(network.dns.iter().all(|dns| !dns.is_loopback() && !dns.is_multicast()), "{:?}", network.dns);
+            assert!(network.notes.iter().any(|note| note.contains("host name")), "{:?}", network.notes);
+        });
+        let since = Duration::from_millis(speediso_sys::clock::uptime_ms() - before.1);
+        let clock = before.2.elapsed().expect("the clock was not set back");
+        assert!(clock < since + Duration::from_secs(60), "the clock was set: {clock:?} in {since:?}");
+        assert_eq!(variables().count(), before.0);
+        let written: Vec<String> = fs::read_dir(dir.path())
+            .expect("there")
+            .flatten()
+            .map(|entry| fs::read_to_string(entry.path()).unwrap_or_default())
+            .collect();
+        assert!(
+            written.iter().all(|text| !text.contains(['$', ';', '|', '`']) && !text.contains("evil")),
+            "{written:?}"
+        );
     });
 }
 

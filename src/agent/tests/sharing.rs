@@ -137,7 +137,12 @@ impl Site {
             url: None,
             boot_url: None,
             boot_files,
+            boot_addon: false,
             ssh_keys: Vec::new(),
+            link_test_ports: None,
+            pci_ids: None,
+            ssh: Default::default(),
+            idle_reboot: None,
         })
         .await
         .unwrap();
@@ -240,13 +245,16 @@ impl Site {
             build: BuildInfo::default(),
             address: None,
             only_report: false,
+            live: None,
             neighbours: None,
+            disks: None,
             logs: None,
             examination: None,
+            idle: None,
         };
         let served = engine.clone();
         let door = tokio::spawn(async move {
-            let fault = native.serve(&state, &served, &Ssh::new(true), || {}).await;
+            let fault = native.serve(&state, &served, &Ssh::new(speediso_agent::ssh::Word::Off), || {}).await;
             panic!("machine {n} was turned away: {fault}");
         });
         (engine, door)
@@ -335,6 +343,8 @@ impl Outsider {
             macs: vec!["52:54:00:00:01:00".into()],
             agent_version: "0".into(),
             build: BuildInfo::default(),
+            ssh_host_key: None,
+            address: None,
         };
         let answer = site.operator.post(format!("{}{}", site.url, path::ENROL)).json(&request).send().await.unwrap();
         match answer.json().await.unwrap() {

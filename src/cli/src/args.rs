@@ -42,6 +42,9 @@ pub(crate) enum Command {
     Machine {
         #[arg(value_name = "MACHINE")]
         node: String,
+        /// Table of names of PCI devices (default: the distribution's pci.ids, if it is installed)
+        #[arg(long, value_name = "FILE")]
+        pci_ids: Option<PathBuf>,
     },
     /// Admit a pending machine whose console shows CODE
     Approve {
@@ -149,6 +152,19 @@ pub(crate) enum Command {
     },
     /// Show a machine's log, or put all that is known of the machine into one file
     Logs(LogsArgs),
+    /// Go into a machine's live system by ssh, which never asks who it is: its key is known from its enrolment
+    ///
+    /// Exit status: that of ssh.
+    Ssh(SshArgs),
+    /// Print blocks for ~/.ssh/config, and write the known_hosts file that they name
+    SshConfig(SshConfigArgs),
+    /// Be ssh's way to a machine that nobody can reach: a tunnel that its agent opens (for ProxyCommand)
+    SshProxy {
+        #[arg(value_name = "MACHINE")]
+        node: String,
+    },
+    /// List who was in a machine's live systems, or get the recording of a session
+    SshSessions(SshSessionsArgs),
     /// Show what needs a person
     Alerts,
     /// List the rules that admit machines without a person
@@ -173,6 +189,10 @@ pub(crate) enum Command {
     ///
     /// Exit status: 0 valid; 1 not valid; 66 a file cannot be read, or is no certificate at all.
     VerifyCertificate(VerifyCertificateArgs),
+    /// Let the machine that this runs on leave its system and boot the ramdisk at once (kexec; no controller needed)
+    BootInto(Box<crate::boot_into::BootIntoArgs>),
+    /// Write the configurations of dnsmasq and nginx for a small site (no controller needed)
+    BootFiles(Box<crate::boot_files::BootFilesArgs>),
     /// Make a key pair for signing task files (no controller needed)
     Keygen {
         /// The private key goes here (0600), the public key to stdout
@@ -197,6 +217,62 @@ pub(crate) struct OrderArgs {
     /// JSON file with what is to stand on certificates: confidentiality, destination, property numbers
     #[arg(long, value_name = "FILE")]
     pub(crate) notes: Option<PathBuf>,
+}
+
+/// Where the controller is and what it is asked with.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) controller: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct SshArgs {
+    #[arg(value_name = "MACHINE")]
+    pub(crate) node: String,
+    /// Through a tunnel that the machine's agent opens to the controller, for machines that nobody can reach
+    #[arg(long)]
+    pub(crate) tunnel: bool,
+    /// Through this host, as ssh's -J takes it; `controller` is the controller's own
+    #[arg(long, value_name = "HOST", env = "SPEEDISO_SSH_JUMP", hide_env_values = true)]
+    pub(crate) jump: Option<String>,
+    /// How long the machine is to be open; sessions end with it [default: 60]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(1..=i64::from(speediso_model::ssh::MAX_MINUTES)))]
+    pub(crate) minutes: Option<u32>,
+    /// Private key to come with (its public half, FILE.pub, is let in); a fresh one for this once, if not given
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Command to run there; a shell if there is none
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct SshConfigArgs {
+    /// One machine only
+    #[arg(value_name = "MACHINE")]
+    pub(crate) node: Option<String>,
+    /// Through tunnels (ProxyCommand)
+    #[arg(long)]
+    pub(crate) tunnel: bool,
+    /// Through this host (ProxyJump); `controller` is the controller's own
+    #[arg(long, value_name = "HOST", env = "SPEEDISO_SSH_JUMP", hide_env_values = true)]
+    pub(crate) jump: Option<String>,
+    /// Where the machines' host keys are written
+    #[arg(long, value_name = "FILE", default_value = "speediso_known_hosts")]
+    pub(crate) known_hosts: PathBuf,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct SshSessionsArgs {
+    #[arg(value_name = "MACHINE")]
+    pub(crate) node: String,
+    /// Get this session's recording, for `asciinema play`
+    #[arg(long, value_name = "ID")]
+    pub(crate) get: Option<speediso_model::ssh::SessionId>,
+    #[arg(long, short, value_name = "FILE", requires = "get")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -235,7 +311,7 @@ pub(crate) enum BurnInCommand {
         /// Stay and show the progress
         #[arg(long)]
         follow: bool,
-        /// Needed for a scenario that writes to disks: the machine's name again
+        /// Needed for a scenario that writes to disks or runs programs of its own: the machine's name again
         #[arg(long, value_name = "NAME")]
         yes_destroy: Option<String>,
     },

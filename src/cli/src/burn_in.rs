@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use speediso_model::api::{List, OrderRequest, path};
 use speediso_model::burn_in::site::{BurnInView, BurnInsQuery, Compared};
 use speediso_model::burn_in::words::shown;
-use speediso_model::burn_in::{BurnInTask, SHIPPED, Scenario, ScenarioChoice, StepReport, Worst};
+use speediso_model::burn_in::{BurnInTask, SHIPPED, Scenario, ScenarioChoice, StepReport};
 
 use crate::args::BurnInCommand;
 use crate::client::Client;
@@ -19,12 +19,9 @@ pub(crate) async fn run(client: &Client, command: BurnInCommand, json: bool) -> 
         BurnInCommand::Start { node, scenario, reboots, dry_run, follow, yes_destroy } => {
             let choice = choice(&scenario)?;
             let node = resolve::node(client, &node).await?;
-            let destroys = BurnInTask { scenario: choice.clone() }.is_destructive() && !dry_run;
-            if destroys && yes_destroy.as_deref() != Some(node.name.as_str()) {
-                bail!(
-                    "this scenario writes over disks of {0}; to go on, repeat the command with --yes-destroy {0}",
-                    node.name
-                );
+            let what = dangers(&BurnInTask { scenario: choice.clone() }).filter(|_| !dry_run);
+            if let Some(what) = what.filter(|_| yes_destroy.as_deref() != Some(node.name.as_str())) {
+                bail!("this scenario {what} on {0}; to go on, repeat the command with --yes-destroy {0}", node.name);
             }
             let parameters = json!({"scenario": choice, "reboots": reboots});
             let body = OrderRequest { profile: Some("burnin".into()), parameters, dry_run, ..OrderRequest::default() };
@@ -38,8 +35,18 @@ pub(crate) async fn run(client: &Client, command: BurnInCommand, json: bool) -> 
                 bail!("{0} has not been burnt in; order it with: speediso burn-in start {0}", node.name);
             };
             output::print(json, &view, text)?;
-            Ok(u8::from(view.report.verdict != Worst::Passed))
+            Ok(u8::from(!view.has_passed()))
         }
+    }
+}
+
+/// What a scenario does that may lose somebody's data.
+fn dangers(task: &BurnInTask) -> Option<&'static str> {
+    match (task.writes_disks(), task.runs_programs()) {
+        (true, true) => Some("writes over disks and runs programs with root's rights"),
+        (true, false) => Some("writes over disks"),
+        (false, true) => Some("runs programs with root's rights, which may do anything to its disks,"),
+        (false, false) => None,
     }
 }
 
@@ -66,20 +73,19 @@ fn text(view: &BurnInView) -> String {
     ];
     lines.extend(report.reasons.iter().map(|reason| format!("  {reason}")));
     if !view.reboots.is_empty() {
-        let good = view.reboots.iter().filter(|r| r.outcome == "verified").count();
+        let good = view.reboots.iter().filter(|round| round.is_good()).count();
         let longest = view.reboots.iter().filter_map(|r| r.seconds).max_by(f64::total_cmp);
         let longest = longest.map(|s| format!(", the longest took {s:.0} s")).unwrap_or_default();
         lines.push(format!("{good} of {} restarts found the same hardware{longest}", view.reboots.len()));
+        for round in view.reboots.iter().filter(|round| round.is_bad()) {
+            let changes: Vec<&str> =
+                std::iter::once(round.outcome.as_str()).chain(round.changes.iter().map(String::as_str)).collect();
+            lines.push(format!("  restart {}: {}", round.number, changes.join("; ")));
+        }
     }
     for step in &report.steps {
         lines.push(String::new());
-        lines.push(format!(
-            "{} {}: {} after {:.0} s",
-            step.number,
-            step.name,
-            step.verdict.worst().name(),
-            step.seconds
-        ));
+        lines.push(format!("{} {}: {} after {:.0} s", step.number, step.name, step.verdict.name(), step.seconds));
         lines.extend(step.verdict.reasons().iter().map(|reason| format!("  {reason}")));
         lines.push(measurements(step, &view.compared));
         lines.extend(step.notices.iter().map(|notice| format!("  {notice}")));
@@ -119,11 +125,29 @@ mod tests {
     }
 
     #[test]
+    fn what_may_lose_data_is_named() {
+        let of = |steps: &str| {
+            let scenario = Scenario::parse(&format!(r#"{{"version":1,"name":"x","steps":[{steps}]}}"#)).expect(steps);
+            dangers(&BurnInTask { scenario: ScenarioChoice::Inline(Box::new(scenario)) })
+        };
+        let (writes, runs) = (
+            r#"{"step":"disk","duration":"1m","verify_writes":true}"#,
+            r#"{"step":"command","duration":"1m","argv":["iw"]}"#,
+        );
+        assert_eq!(dangers(&BurnInTask::named("standard")), None);
+        assert!(of(writes).is_some_and(|what| what.starts_with("writes") && !what.contains("root")));
+        assert!(of(runs).is_some_and(|what| what.starts_with("runs programs")));
+        assert!(of(&format!("{writes},{runs}")).is_some_and(|what| what.contains("writes") && what.contains("root")));
+    }
+
+    #[test]
     fn a_report_says_what_decided() {
         let at = "2026-11-21T12:00:00Z";
         let view: BurnInView = serde_json::from_value(json!({
             "run": "6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d11", "node": "6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d12",
             "name": "rack3-17", "serial_number": "SN\u{1b}[2J", "maker": "QEMU", "product": "PC", "stored": at,
+            "reboots": [{"number": 1, "seconds": 71.0, "outcome": "verified"},
+                {"number": 2, "seconds": 75.0, "outcome": "verified", "changes": ["the disk S2 is gone"]}],
             "report": {"version": 1, "scenario": "quick", "scenario_digest": "d", "began": at, "ended": at,
                 "verdict": "failed", "reasons": ["cpu: cpu.errors of core 3 is 1 count (at most 0 allowed, by default)"],
                 "steps": [{"number": 0, "name": "cpu", "step": "cpu", "began": at, "ended": at, "seconds": 45.0,
@@ -133,7 +157,14 @@ mod tests {
         .expect("a view");
         let text = text(&view);
         assert!(!text.contains('\u{1b}'), "{text}");
-        for words in ["rack3-17", "FAILED", "core 3 is 1 count", "cpu.errors", "at most 0"] {
+        let mut passed = view.clone();
+        passed.report.verdict = speediso_model::burn_in::Worst::Passed;
+        assert!(!passed.has_passed(), "a machine that lost a disk between two restarts has not");
+        passed.reboots.pop();
+        assert!(passed.has_passed());
+        let restarts =
+            "1 of 2 restarts found the same hardware, the longest took 75 s\n  restart 2: verified; the disk S2";
+        for words in ["rack3-17", "FAILED", "core 3 is 1 count", "cpu.errors", "at most 0", restarts] {
             assert!(text.contains(words), "{words} is not in\n{text}");
         }
     }

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode, Upgraded};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use speediso_model::api::ErrorBody;
 use speediso_model::fault::Fault;
+use speediso_model::ssh::TUNNEL_PROTOCOL;
 
 use crate::args::Args;
+
+/// Longer than the controller waits for the agent.
+const STREAM_ANSWER: Duration = Duration::from_secs(45);
 
 /// The controller answered, and the answer is no.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ impl std::error::Error for Unreachable {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    /// HTTP/1.1 only, the one that becomes a stream.
+    streams: reqwest::Client,
     base: String,
     token: String,
 }
@@ -68,7 +74,9 @@ impl Client {
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
             bail!("the token file does not hold a token");
         }
-        Ok(Self { http: http_client(ca)?, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+        let streams = http_client(ca, &[b"http/1.1"], None)?;
+        let http = http_client(ca, &[b"h2", b"http/1.1"], Some(Duration::from_secs(30)))?;
+        Ok(Self { http, streams, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -109,6 +117,30 @@ impl Client {
         self.json(request).await
     }
 
+    /// A request that becomes a stream of bytes to whoever is behind the path.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Upgraded> {
+        let request = self
+            .streams
+            .get(format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
+            .header(reqwest::header::CONNECTION, "upgrade")
+            .header(reqwest::header::UPGRADE, TUNNEL_PROTOCOL);
+        let answer = tokio::time::timeout(STREAM_ANSWER, request.send())
+            .await
+            .map_err(|_| anyhow!("the controller does not answer"))?
+            .map_err(|source| self.unreachable(source))?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return answer.upgrade().await.context("the connection became no stream");
+        }
+        Err(self.declined(answer).await)
+    }
+
+    /// The controller's host, without port.
+    pub(crate) fn host(&self) -> Option<String> {
+        let url = reqwest::Url::parse(&self.base).ok()?;
+        Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
     }
@@ -120,15 +152,19 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(|source| self.unreachable(source))?;
-        let status = response.status();
-        if status.is_success() {
+        if response.status().is_success() {
             return Ok(response);
         }
+        Err(self.declined(response).await)
+    }
+
+    async fn declined(&self, response: Response) -> anyhow::Error {
+        let status = response.status();
         let bytes = response.bytes().await.unwrap_or_default();
         match serde_json::from_slice::<ErrorBody>(&bytes) {
-            Ok(body) => Err(Declined { fault: body.error }.into()),
-            Err(_) if status.is_server_error() => Err(anyhow!("the controller answered {status}")),
-            Err(_) => Err(anyhow!("{} answered {status}; is it a Speediso controller?", self.base)),
+            Ok(body) => Declined { fault: body.error }.into(),
+            Err(_) if status.is_server_error() => anyhow!("the controller answered {status}"),
+            Err(_) => anyhow!("{} answered {status}; is it a Speediso controller?", self.base),
         }
     }
 
@@ -137,7 +173,7 @@ impl Client {
     }
 }
 
-fn http_client(ca: &Path) -> Result<reqwest::Client> {
+fn http_client(ca: &Path, protocols: &[&[u8]], limit: Option<Duration>) -> Result<reqwest::Client> {
     let mut roots = rustls::RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(ca).with_context(|| format!("reading {}", ca.display()))?;
     for certificate in certificates {
@@ -153,10 +189,11 @@ fn http_client(ca: &Path) -> Result<reqwest::Client> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     // A preconfigured TLS set-up carries no ALPN by itself.
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    reqwest::Client::builder()
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let builder = reqwest::Client::builder();
+    let builder = limit.into_iter().fold(builder, reqwest::ClientBuilder::timeout);
+    builder
         .tls_backend_preconfigured(tls)
-        .timeout(Duration::from_secs(30))
         .connect_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

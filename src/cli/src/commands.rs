@@ -12,10 +12,14 @@ use speediso_model::hints::SkipList;
 use speediso_model::inventory::Inventory;
 use speediso_model::inventory::compare::SeenChanges;
 use speediso_model::order::Order;
+use speediso_model::ssh::SshView;
 
-use crate::args::{Args, Command, ImageCommand, OrderArgs, RuleCommand};
+use crate::args::{Args, Command, ImageCommand, OrderArgs, Place, RuleCommand};
 use crate::client::Client;
-use crate::{burn_in, capture, certificate, follow, image, logs, output, pack, resolve, sign, verify};
+use crate::{
+    boot_files, boot_into, burn_in, capture, certificate, follow, image, logs, output, pack, pci_names, resolve, sign,
+    ssh, verify,
+};
 
 /// The path of a constant with its `{placeholder}` filled in. Values are ids or checked names: nothing to escape.
 pub(crate) fn at(pattern: &str, value: impl std::fmt::Display) -> String {
@@ -30,6 +34,10 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     match &args.command {
         Command::Keygen { key } => return sign::keygen(key, args.json).map(|()| 0),
         Command::SignTasks { file, key } => return sign::sign_tasks(file, key).map(|()| 0),
+        Command::BootInto(boot) => return Box::pin(boot_into::run(boot, args.json)).await,
+        Command::BootFiles(site) => {
+            return boot_files::run(site, args.json, args.controller.as_deref(), args.ca_file.as_deref()).map(|()| 0);
+        }
         Command::VerifyCertificate(verify) => return verify::verify(verify, args.json),
         Command::Image(ImageCommand::Pack(pack)) => return pack::pack(pack, args.json).map(|()| 0),
         Command::Image(ImageCommand::Verify { directory, key }) => {
@@ -43,8 +51,12 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     }
     let client = Client::from_args(&args)?;
     let json = args.json;
+    let Args { controller, ca_file, token_file, .. } = &args;
+    let place = Place { controller: controller.clone(), ca_file: ca_file.clone(), token_file: token_file.clone() };
     match args.command {
-        Command::Keygen { .. }
+        Command::BootInto(_)
+        | Command::BootFiles(_)
+        | Command::Keygen { .. }
         | Command::SignTasks { .. }
         | Command::VerifyCertificate(_)
         | Command::Image(
@@ -57,7 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
             let nodes: List<NodeView> = client.get(path::NODES).await?;
             output::print(json, &nodes, output::machines)?;
         }
-        Command::Machine { node } => machine(&client, &node, json).await?,
+        Command::Machine { node, pci_ids } => machine(&client, &node, pci_ids.as_deref(), json).await?,
         Command::Approve { node, code, name } => {
             let node = resolve::node(&client, &node).await?;
             let body = ApproveRequest { code, name };
@@ -137,6 +149,10 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
             events(&client, EventsQuery { node, order, ..EventsQuery::default() }, follow, json).await?;
         }
         Command::Logs(args) => logs::run(&client, &args, json).await?,
+        Command::Ssh(args) => return ssh::run(&client, &args, &place).await,
+        Command::SshConfig(args) => ssh::config(&client, &args, &place).await?,
+        Command::SshProxy { node } => return ssh::proxy(&client, &node).await,
+        Command::SshSessions(args) => ssh::sessions(&client, &args, json).await?,
         Command::Alerts => {
             let alerts: List<Alert> = client.get(path::ALERTS).await?;
             output::print(json, &alerts, output::alerts)?;
@@ -185,12 +201,19 @@ pub(crate) fn read_json(file: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))
 }
 
-async fn machine(client: &Client, text: &str, json: bool) -> Result<()> {
+async fn machine(client: &Client, text: &str, pci_ids: Option<&Path>, json: bool) -> Result<()> {
     let node = resolve::node(client, text).await?;
-    let inventory: Option<Inventory> = client.get(&at(path::NODE_INVENTORY, node.id)).await?;
+    let mut inventory: Option<Inventory> = client.get(&at(path::NODE_INVENTORY, node.id)).await?;
+    if let Some(inventory) = &mut inventory {
+        pci_names::add(inventory, pci_ids)?;
+    }
     let changes: List<SeenChanges> = client.get(&at(path::NODE_CHANGES, node.id)).await?;
-    let all = json!({"node": node, "inventory": inventory, "changes": changes.items});
-    output::print(json, &all, |_| output::machine(&node, inventory.as_ref(), &changes.items))
+    let ssh: SshView = client.get(&at(path::NODE_SSH, node.id)).await?;
+    let all = json!({"node": node, "inventory": inventory, "changes": changes.items, "ssh": ssh});
+    output::print(json, &all, |_| {
+        let key = ssh.fingerprint.as_ref().map(|key| format!("\n  ssh key   {key}")).unwrap_or_default();
+        format!("{}{key}", output::machine(&node, inventory.as_ref(), &changes.items))
+    })
 }
 
 async fn protect(client: &Client, text: &str, protected: bool, json: bool) -> Result<()> {

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use speediso_image::container::{self, Looks, PROBE_LENGTH};
-use speediso_image::manifest::{ImageDirectory, MANIFEST_NAME};
+use speediso_image::manifest::{ImageDirectory, MANIFEST_NAME, SIGNATURE_SUFFIX};
 use speediso_model::api::{ImageView, List, path};
 use speediso_model::image::{Compression, ImageDigest, ImageFormat};
 use tokio_util::io::ReaderStream;
@@ -66,6 +66,10 @@ async fn add_directory(client: &Client, directory: &Path, name: Option<String>, 
             bail!("the store has the {name} of another image; pack this one with another --name");
         }
         length += upload(client, &file, name, json).await?.length;
+    }
+    let signature = directory.join(format!("{MANIFEST_NAME}{SIGNATURE_SUFFIX}"));
+    if signature.exists() {
+        length += upload(client, &signature, &format!("{name}{SIGNATURE_SUFFIX}"), json).await?.length;
     }
     let manifest = upload(client, &directory.join(MANIFEST_NAME), &name, json).await?;
     let ImageView { url, digest, .. } = manifest.stored;

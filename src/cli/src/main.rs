@@ -1,9 +1,11 @@
-//! `speediso`, the operator's command line. It talks to the controller's API and to nothing else; what it prints for
-//! people is a view of what `--json` prints for scripts.
+//! `speediso`, the operator's command line. It talks to the controller's API; `boot-into` alone acts on the machine it
+//! runs on. What it prints for people is a view of what `--json` prints for scripts.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod boot_files;
+mod boot_into;
 mod bundle;
 mod burn_in;
 mod capture;
@@ -15,9 +17,11 @@ mod image;
 mod logs;
 mod output;
 mod pack;
+mod pci_names;
 mod resolve;
 mod shrink;
 mod sign;
+mod ssh;
 mod verify;
 
 use std::process::ExitCode;

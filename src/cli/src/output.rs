@@ -149,6 +149,9 @@ pub(crate) fn machine(node: &NodeView, inventory: Option<&Inventory>, changes: &
         ));
         lines.extend(lldp::switch_of(&nic.neighbours).map(|s| format!("            plugged into {}", s.in_words())));
     }
+    for card in inventory.pci_devices.iter().filter(|device| device.is_card()) {
+        lines.push(format!("  card      {} {}: {}", card.bus, card.kind, card.title()));
+    }
     if let Some(bmc) = &inventory.bmc {
         let address = inventory.bmc_address.as_deref().unwrap_or("no address");
         lines.push(format!("  bmc       {address}, firmware {}, IPMI {}", bmc.firmware, bmc.ipmi_version));

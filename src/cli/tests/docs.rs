@@ -10,17 +10,34 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(path).expect("the document is part of the repository")
 }
 
+/// Rows with an anchor, which the QR code on a console leads to: anchor, code, what happened, what to do.
 #[test]
 fn every_fault_is_explained_once_and_none_is_invented() {
     let text = document("errors.md");
-    let rows: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+    let rows: Vec<[&str; 4]> = text
+        .lines()
+        .filter_map(|line| {
+            let (anchor, row) = line.strip_prefix("| <a id=\"")?.split_once("\"></a>")?;
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [code, happened, to_do] = cells[..] else { panic!("three columns: {line}") };
+            Some([anchor, code.trim_matches('`'), happened, to_do])
+        })
+        .collect();
     for code in FaultCode::ALL {
-        assert_eq!(rows.iter().filter(|r| **r == code.name()).count(), 1, "docs/errors.md must explain {code} once");
+        assert_eq!(rows.iter().filter(|r| r[1] == code.name()).count(), 1, "docs/errors.md must explain {code} once");
     }
+    for [anchor, code, happened, to_do] in &rows {
+        assert!(
+            FaultCode::ALL.iter().any(|c| c.name() == *code),
+            "docs/errors.md explains {code}, which does not exist"
+        );
+        assert_eq!(anchor, code);
+        assert!(happened.len() > 10 && !to_do.is_empty(), "{code} is not explained");
+    }
+    // A row without an anchor explains an outcome, and no code.
     let outcomes = ["verified", "failed_unchanged", "failed_changed", "unknown"];
-    for row in rows {
-        let known = outcomes.contains(&row) || FaultCode::ALL.iter().any(|c| c.name() == row);
-        assert!(known, "docs/errors.md explains {row}, which does not exist");
+    for row in text.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()) {
+        assert!(outcomes.contains(&row), "docs/errors.md has no anchor for {row}");
     }
 }
 

@@ -10,6 +10,9 @@ use speediso_model::fault::{Fault, FaultCode};
 /// x86 cuts the kernel line at 2048 bytes, the end mark included; a line that may be cut is refused.
 const MAX_CMDLINE: usize = 2040;
 
+/// Beside the ramdisk, if the build has one.
+pub const ADDON: &str = "addon.img";
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Word(String);
 
@@ -43,6 +46,8 @@ pub struct Cmdline {
     pub mac: Option<Word>,
     /// URL of the tools archive, if the build has one. The ramdisk carries its digest.
     pub tools: Option<Word>,
+    /// Whether the add-on of rare drivers and firmware is loaded behind the ramdisk.
+    pub addon: bool,
 }
 
 impl Cmdline {
@@ -70,6 +75,9 @@ impl Cmdline {
             add(format_args!("BOOTIF=01-{}", mac.0.replace(':', "-")));
         }
         add(format_args!("ip=dhcp console=tty0 console=ttyS0,115200 initrd=initramfs.img"));
+        if self.addon {
+            add(format_args!("initrd={ADDON}"));
+        }
         if line.len() > MAX_CMDLINE {
             return Err(Fault::new(
                 FaultCode::CmdlineTruncated,
@@ -98,10 +106,16 @@ pub fn ipxe_chain(boot_url: &Word) -> String {
 /// `cmdline-truncated`.
 pub fn ipxe_ramdisk(boot_url: &Word, cmdline: &Cmdline) -> Result<String, Fault> {
     let line = cmdline.render()?;
+    let addon = if cmdline.addon {
+        format!("initrd --name {ADDON} {boot_url}/boot/{ADDON} || goto failed\n")
+    } else {
+        String::new()
+    };
     Ok(format!(
         "#!ipxe\n\
          kernel {boot_url}/boot/vmlinuz {line} || goto failed\n\
          initrd --name initramfs.img {boot_url}/boot/initramfs.img || goto failed\n\
+         {addon}\
          boot || goto failed\n\
          :failed\n\
          echo speediso: the ramdisk could not be loaded from {boot_url}, starting over in 10 s\n\
@@ -125,12 +139,13 @@ pub fn pxelinux_ramdisk(boot_url: &Word, cmdline: &Cmdline) -> Result<String, Fa
     let line = cmdline.render()?;
     // Asked for by UUID, only the loader knows which interface it used.
     let ipappend = if cmdline.mac.is_none() { "  IPAPPEND 2\n" } else { "" };
+    let addon = if cmdline.addon { format!(",{boot_url}/boot/{ADDON}") } else { String::new() };
     Ok(format!(
         "DEFAULT speediso\n\
          PROMPT 0\n\
          LABEL speediso\n\
          \x20 KERNEL {boot_url}/boot/vmlinuz\n\
-         \x20 INITRD {boot_url}/boot/initramfs.img\n\
+         \x20 INITRD {boot_url}/boot/initramfs.img{addon}\n\
          \x20 APPEND {line}\n\
          {ipappend}"
     ))
@@ -156,7 +171,8 @@ pub fn grub_chain(boot_url: &Word) -> String {
 pub fn grub_ramdisk(boot_url: &Word, cmdline: &Cmdline) -> Result<String, Fault> {
     let line = cmdline.render()?;
     let from = grub_device(boot_url);
-    Ok(format!("linux {from}/boot/vmlinuz {line}\ninitrd {from}/boot/initramfs.img\nboot\n"))
+    let addon = if cmdline.addon { format!(" {from}/boot/{ADDON}") } else { String::new() };
+    Ok(format!("linux {from}/boot/vmlinuz {line}\ninitrd {from}/boot/initramfs.img{addon}\nboot\n"))
 }
 
 #[must_use]
@@ -179,6 +195,7 @@ mod tests {
             profile: Some(Word::new("lininstall")),
             mac: Some(Word::new("52:54:00:ab:cd:ef")),
             tools: Some(Word::new("http://192.0.2.1:8080/boot/tools.tar.zst")),
+            addon: false,
         }
     }
 
@@ -203,6 +220,30 @@ mod tests {
         insta::assert_snapshot!(text);
     }
 
+    /// The kernel unpacks both, in this order.
+    #[test]
+    fn the_addon_is_loaded_behind_the_ramdisk() {
+        let url = Word::new("http://192.0.2.1:8080");
+        let cmdline = Cmdline { addon: true, ..cmdline() };
+        assert!(cmdline.render().unwrap().ends_with(" initrd=initramfs.img initrd=addon.img"));
+        for (script, wanted) in [
+            (
+                ipxe_ramdisk(&url, &cmdline).unwrap(),
+                "/boot/initramfs.img || goto failed\ninitrd --name addon.img http://192.0.2.1:8080/boot/addon.img || goto failed\nboot ",
+            ),
+            (
+                pxelinux_ramdisk(&url, &cmdline).unwrap(),
+                "INITRD http://192.0.2.1:8080/boot/initramfs.img,http://192.0.2.1:8080/boot/addon.img\n",
+            ),
+            (
+                grub_ramdisk(&url, &cmdline).unwrap(),
+                "initrd (http,192.0.2.1:8080)/boot/initramfs.img (http,192.0.2.1:8080)/boot/addon.img\n",
+            ),
+        ] {
+            assert!(script.contains(wanted), "{wanted} is not in\n{script}");
+        }
+    }
+
     #[test]
     fn a_line_the_kernel_would_cut_is_refused() {
         let long = Cmdline { controller: Word::new(&format!("https://{}", "a".repeat(2000))), ..cmdline() };
@@ -220,6 +261,7 @@ mod tests {
                 profile: Some(Word::new(&url)),
                 mac: Some(Word::new(&mac)),
                 tools: Some(Word::new(&token)),
+                addon: false,
             };
             let boot = Word::new(&format!("http://{host}"));
             let line = cmdline.render().unwrap();

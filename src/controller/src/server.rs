@@ -10,16 +10,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use speediso_model::ssh::SshPolicy;
 use tokio::task::JoinSet;
 
 use crate::ca::Ca;
 use crate::http::tls::{PeerAcceptor, server_config};
 use crate::http::{self, AppState, OperatorToken};
 use crate::images::ImageStore;
+use crate::links::{LinkPartner, PortRange};
 use crate::service::{Service, Site, watch_leases};
 use crate::site_key::SiteSigner;
 use crate::store::{SqliteStore, Store};
 use crate::token;
+use crate::tunnel::Tunnels;
 use crate::wake::Wakes;
 
 /// How long requests in hand may take when the controller is asked to end.
@@ -37,7 +40,15 @@ pub struct Settings {
     pub url: Option<String>,
     pub boot_url: Option<String>,
     pub boot_files: PathBuf,
+    /// Boot entries load the add-on behind the ramdisk.
+    pub boot_addon: bool,
     pub ssh_keys: Vec<String>,
+    /// On which machines may try their link with this controller.
+    pub link_test_ports: Option<PortRange>,
+    /// The table of names of PCI devices; without it, the distribution's, if there is one.
+    pub pci_ids: Option<PathBuf>,
+    pub ssh: SshPolicy,
+    pub idle_reboot: Option<Duration>,
 }
 
 /// A controller with both listeners open.
@@ -88,7 +99,12 @@ impl Server {
             || format!("http://{}:{}", bracketed(&host), boot_address.port()),
             |u| u.trim_end_matches('/').to_owned(),
         );
-        let site = Site { url, boot_url, ssh_keys: settings.ssh_keys };
+        // One that was asked for and is not there is a mistake; without any there are numbers only.
+        if let Some(table) = &settings.pci_ids {
+            std::fs::File::open(table).with_context(|| format!("opening the table of names {}", table.display()))?;
+        }
+        let Settings { ssh_keys, ssh, idle_reboot, pci_ids, .. } = settings;
+        let site = Site { url, boot_url, ssh_keys, ssh, idle_reboot, pci_ids };
         site.check()?;
 
         let mut names = vec![host, "127.0.0.1".to_owned(), "::1".to_owned(), "localhost".to_owned()];
@@ -100,7 +116,17 @@ impl Server {
 
         let service =
             Service { store: Arc::clone(&store), wakes: Arc::new(Wakes::default()), ca, site: Arc::new(site) };
-        let state = AppState { service, images, operator, boot_files: Arc::new(settings.boot_files) };
+        let links = LinkPartner::with(settings.link_test_ports);
+        let boot_files = Arc::new(settings.boot_files);
+        let state = AppState {
+            service,
+            images,
+            tunnels: Tunnels::default(),
+            operator,
+            boot_files,
+            links,
+            boot_addon: settings.boot_addon,
+        };
         // Captures that went on when the controller ended may go on now; others are over.
         let swept = state.images.sweep(&state.service).await;
         swept.map_err(|e| anyhow::anyhow!("clearing the image store: {}", e.fault))?;

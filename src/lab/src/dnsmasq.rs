@@ -1,11 +1,13 @@
-//! DHCP and TFTP for the laboratory: the shipped `dnsmasq.conf.in`, rendered and run inside the namespace.
+//! DHCP and TFTP for the laboratory: the configurations that small sites get, rendered and run inside the namespace.
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use speediso_model::small_site::{self, Addresses};
 
 use crate::error::{Doing, Result};
 use crate::namespace::{BRIDGE, GATEWAY, Namespace};
@@ -13,7 +15,6 @@ use crate::process::Process;
 use crate::record::Record;
 use crate::tool;
 
-const TEMPLATE: &str = include_str!("../dnsmasq.conf.in");
 /// The script's name on the TFTP server, when the laboratory serves it itself.
 const SCRIPT: &str = "boot.ipxe";
 
@@ -39,6 +40,33 @@ pub enum Dhcp {
     Silent,
     /// Answers; further lines of dnsmasq configuration may hand out what a rogue server would.
     Answers { extra: Vec<String> },
+    /// Gives no addresses, since another server does ([`crate::Lab::other_dhcp_server`]), and says what to boot.
+    Proxy,
+}
+
+/// What firmware is handed first, where that is not iPXE.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Loader {
+    /// PXELINUX for BIOS machines: with a prefix (a URL) from there, without over TFTP.
+    Pxelinux { prefix: Option<String> },
+    /// GRUB for UEFI machines, which asks the controller at this URL.
+    Grub { boot_url: String },
+    /// UEFI machines fetch this over HTTP themselves.
+    Http { url: String },
+}
+
+impl Loader {
+    /// Files for the TFTP root: where the distribution has them, and what firmware calls them.
+    fn files(&self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Pxelinux { .. } => vec![
+                ("/usr/lib/PXELINUX/lpxelinux.0", "lpxelinux.0"),
+                ("/usr/lib/PXELINUX/pxelinux.0", "pxelinux.0"),
+                ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "ldlinux.c32"),
+            ],
+            Self::Grub { .. } | Self::Http { .. } => Vec::new(),
+        }
+    }
 }
 
 impl Default for Dhcp {
@@ -52,21 +80,36 @@ pub(crate) struct Dnsmasq {
     dir: PathBuf,
     process: Option<Process>,
     chain: Chain,
+    loaders: Vec<Loader>,
     hosts: String,
 }
 
 impl Dnsmasq {
-    pub(crate) fn start(namespace: &Namespace, record: &Record, chain: Chain, dhcp: &Dhcp) -> Result<Self> {
+    pub(crate) fn start(
+        namespace: &Namespace,
+        record: &Record,
+        chain: Chain,
+        loaders: Vec<Loader>,
+        dhcp: &Dhcp,
+    ) -> Result<Self> {
         tool::find("dnsmasq")?;
         let dir = record.dir.join("dnsmasq");
-        let tftp = dir.join("tftp");
-        fs::create_dir_all(&tftp).doing(|| format!("making {}", tftp.display()))?;
-        for loader in ["/usr/lib/ipxe/undionly.kpxe", "/usr/lib/ipxe/snponly.efi"] {
-            let from = tool::file(loader)?;
-            let to = tftp.join(from.file_name().expect("both paths above end in a file name"));
-            fs::copy(from, &to).doing(|| format!("copying {loader} to {}", to.display()))?;
+        let tftp = tftp_root(record);
+        fs::create_dir_all(tftp.join("grub")).doing(|| format!("making {}", tftp.display()))?;
+        let ipxe = [("/usr/lib/ipxe/undionly.kpxe", "undionly.kpxe"), ("/usr/lib/ipxe/snponly.efi", "snponly.efi")];
+        for (file, name) in ipxe.into_iter().chain(loaders.iter().flat_map(Loader::files)) {
+            let to = tftp.join(name);
+            fs::copy(tool::file(file)?, &to).doing(|| format!("copying {file} to {}", to.display()))?;
         }
-        let mut server = Self { dir, process: None, chain, hosts: String::new() };
+        for loader in &loaders {
+            if let Loader::Grub { boot_url } = loader {
+                write(&tftp.join("grub/grub.cfg"), &small_site::grub(boot_url)?)?;
+                let mut image = Command::new(tool::find("grub-mkimage")?);
+                image.args(small_site::GRUB_IMAGE.split(' ')).arg("-o").arg(tftp.join("grubnetx64.efi"));
+                tool::run(&mut image)?;
+            }
+        }
+        let mut server = Self { dir, process: None, chain, loaders, hosts: String::new() };
         server.restart(namespace, record, dhcp)?;
         Ok(server)
     }
@@ -84,7 +127,7 @@ impl Dnsmasq {
             }
         };
         let config = self.dir.join("dnsmasq.conf");
-        write(&config, &render(&self.dir, &chain, dhcp))?;
+        write(&config, &render(&self.dir, &chain, &self.loaders, dhcp)?)?;
         self.write_hosts()?;
         let mut command = namespace.command(tool::find("dnsmasq")?);
         // In the foreground, as root (it cannot change users in every container), with its log on standard error.
@@ -117,22 +160,52 @@ impl Dnsmasq {
     }
 }
 
-fn render(dir: &Path, chain: &str, dhcp: &Dhcp) -> String {
-    let (range, extra) = match dhcp {
-        // Without a range dnsmasq does not open the DHCP port at all.
-        Dhcp::Silent => ("# no dhcp-range: DHCP stays silent".to_owned(), String::new()),
-        Dhcp::Answers { extra } => ("dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,1h".to_owned(), extra.join("\n")),
+/// What the TFTP server hands out.
+pub(crate) fn tftp_root(record: &Record) -> PathBuf {
+    record.dir.join("dnsmasq/tftp")
+}
+
+fn render(dir: &Path, chain: &str, loaders: &[Loader], dhcp: &Dhcp) -> Result<String> {
+    let (addresses, mut extra) = match dhcp {
+        Dhcp::Silent => (Addresses::Silent, Vec::new()),
+        Dhcp::Proxy => (Addresses::Proxy, Vec::new()),
+        Dhcp::Answers { extra } => {
+            let (first, last) = (Ipv4Addr::new(192, 0, 2, 100), Ipv4Addr::new(192, 0, 2, 199));
+            (Addresses::Range { first, last, router: None }, extra.clone())
+        }
     };
-    TEMPLATE
-        .replace("@INTERFACE@", BRIDGE)
-        .replace("@NETWORK@", "192.0.2.0")
-        .replace("@DHCP_RANGE@", &range)
-        .replace("@HOSTS_FILE@", &dir.join("hosts").display().to_string())
-        .replace("@TFTP_ROOT@", &dir.join("tftp").display().to_string())
-        .replace("@CHAIN@", chain)
-        // The discard port: nothing listens.
-        .replace("@HTTP_LOADER@", &format!("http://{GATEWAY}:9/"))
-        .replace("@EXTRA@", &extra)
+    // A name that TFTP does not have is refused at once, which sends firmware on to its next boot entry.
+    let (mut bios_loader, mut uefi_loader) = ("undionly.kpxe", "snponly.efi");
+    // The discard port: nothing listens.
+    let mut http_loader = format!("http://{GATEWAY}:9/");
+    for loader in loaders {
+        match loader {
+            Loader::Pxelinux { prefix } => {
+                bios_loader = if prefix.is_some() { "lpxelinux.0" } else { "pxelinux.0" };
+                extra.extend(small_site::pxelinux_lines(bios_loader, prefix.as_deref()));
+            }
+            Loader::Grub { .. } => uefi_loader = "grubnetx64.efi",
+            Loader::Http { url } => {
+                uefi_loader = "none";
+                http_loader.clone_from(url);
+            }
+        }
+    }
+    Ok(small_site::Dnsmasq {
+        interface: BRIDGE.to_owned(),
+        address: GATEWAY,
+        network: Ipv4Addr::new(192, 0, 2, 0),
+        mask: Ipv4Addr::new(255, 255, 255, 0),
+        addresses,
+        hosts_file: dir.join("hosts").display().to_string(),
+        tftp_root: dir.join("tftp").display().to_string(),
+        bios_loader: bios_loader.to_owned(),
+        uefi_loader: uefi_loader.to_owned(),
+        http_loader,
+        chain: chain.to_owned(),
+        extra,
+    }
+    .render()?)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -143,14 +216,22 @@ fn write(path: &Path, text: &str) -> Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::process::Command;
 
     #[test]
     fn every_placeholder_is_filled_and_dnsmasq_accepts_the_result() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("tftp")).unwrap();
-        for dhcp in [Dhcp::Silent, Dhcp::default(), Dhcp::Answers { extra: vec!["dhcp-option=42,192.0.2.9".into()] }] {
-            let text = render(dir.path(), "http://192.0.2.1:8080/boot/ipxe", &dhcp);
+        let answers = Dhcp::Answers { extra: vec!["dhcp-option=42,192.0.2.9".into()] };
+        let pxelinux = Loader::Pxelinux { prefix: Some("http://192.0.2.1/boot/".into()) };
+        let http = Loader::Http { url: "http://192.0.2.1/boot/speediso.efi".into() };
+        let grub = Loader::Grub { boot_url: "http://192.0.2.1".into() };
+        for (dhcp, loaders) in [
+            (Dhcp::Silent, vec![]),
+            (Dhcp::Proxy, vec![]),
+            (Dhcp::default(), vec![pxelinux, grub]),
+            (answers, vec![http]),
+        ] {
+            let text = render(dir.path(), "http://192.0.2.1:8080/boot/ipxe", &loaders, &dhcp).unwrap();
             assert!(!text.lines().filter(|line| !line.starts_with('#')).any(|line| line.contains('@')), "{text}");
             let config = dir.path().join("dnsmasq.conf");
             write(&config, &text).unwrap();

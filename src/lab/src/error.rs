@@ -25,6 +25,9 @@ pub enum LabError {
         source: io::Error,
     },
 
+    #[error("rendering a configuration")]
+    Render(#[from] speediso_model::small_site::NotPlain),
+
     #[error("entering network namespace {namespace}")]
     Enter {
         namespace: String,

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::dnsmasq::{Chain, Dhcp, Dnsmasq};
+use crate::dnsmasq::{self, Chain, Dhcp, Dnsmasq, Loader};
 use crate::error::{LabError, Result};
 use crate::files::FileServer;
 use crate::forward::Forward;
@@ -22,10 +22,18 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 #[derive(Clone, Debug, Default)]
 pub struct LabBuilder {
     chain: Chain,
+    loaders: Vec<Loader>,
     dhcp: Dhcp,
 }
 
 impl LabBuilder {
+    /// In place of iPXE, for the machines that it is for.
+    #[must_use]
+    pub fn loader(mut self, loader: Loader) -> Self {
+        self.loaders.push(loader);
+        self
+    }
+
     #[must_use]
     pub fn chain(mut self, chain: Chain) -> Self {
         self.chain = chain;
@@ -55,7 +63,7 @@ impl LabBuilder {
             inner: Mutex::default(),
             keep: std::env::var_os("KEEP").is_some_and(|value| !value.is_empty() && value != "0"),
         };
-        lab.inner().dnsmasq = Some(Dnsmasq::start(&lab.namespace, &lab.record, self.chain, &self.dhcp)?);
+        lab.inner().dnsmasq = Some(Dnsmasq::start(&lab.namespace, &lab.record, self.chain, self.loaders, &self.dhcp)?);
         Ok(lab)
     }
 }
@@ -86,6 +94,11 @@ impl Lab {
     /// Scratch space that goes with the laboratory: disks, sockets, configuration.
     pub fn dir(&self) -> &Path {
         &self.record.dir
+    }
+
+    /// What machines can fetch over TFTP.
+    pub fn tftp_root(&self) -> PathBuf {
+        dnsmasq::tftp_root(&self.record)
     }
 
     /// Logs, which stay when something went wrong.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod open;
 mod show;
 
 use std::io::Write;
@@ -34,6 +35,26 @@ enum Command {
     Demo {
         #[arg(long, value_enum, env = "FIRMWARE", default_value = "uefi")]
         firmware: FirmwareArg,
+    },
+    /// A small site to try things on: DHCP, TFTP, web server, controller and machines, until Ctrl-C
+    Lab {
+        /// How many machines
+        #[arg(long, env = "MACHINES", default_value_t = 2)]
+        machines: u8,
+        /// Their firmware; several with commas between are given in turn
+        #[arg(long, value_enum, env = "FIRMWARE", value_delimiter = ',', default_values = ["uefi"])]
+        firmware: Vec<FirmwareArg>,
+        #[arg(long, default_value_t = 1024)]
+        memory_mib: u32,
+        /// Of each machine's one disk
+        #[arg(long, default_value_t = 8)]
+        disk_gib: u64,
+        /// Addresses come from another DHCP server; this site only says what to boot
+        #[arg(long)]
+        proxy: bool,
+        /// Port of 127.0.0.1 for API and dashboard; any free one if 0
+        #[arg(long, default_value_t = 0)]
+        port: u16,
     },
     /// Sizes, memory, time to enrol, and writing against the usual pipes
     Bench {
@@ -121,6 +142,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { firmware } => demo::run(firmware.into()),
+        Command::Lab { machines, firmware, memory_mib, disk_gib, proxy, port } => open::run(&open::Options {
+            machines,
+            firmware: firmware.into_iter().map(Firmware::from).collect(),
+            memory_mib,
+            disk_gib,
+            proxy,
+            port,
+        }),
         Command::Bench { agent, builds, rounds, only } => {
             bench::run(&bench::Options { agent, builds, rounds: rounds.max(1), only })
         }

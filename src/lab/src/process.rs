@@ -57,6 +57,8 @@ pub struct Process {
     child: Child,
     ended: Option<ExitStatus>,
     log: Log,
+    /// Where in the log its own words begin.
+    begins: usize,
     grace: Duration,
     released: bool,
 }
@@ -65,6 +67,8 @@ impl Process {
     /// Starts `command` with both outputs appended to `log` and nothing on standard input.
     pub(crate) fn start(name: &str, mut command: Command, log: Log) -> Result<Self> {
         let path = log.path();
+        // What stands there was said by the one before it.
+        let begins = log.mark();
         let out = File::options()
             .create(true)
             .append(true)
@@ -74,7 +78,15 @@ impl Process {
         let line = line_of(&command);
         let child =
             command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().doing(|| format!("starting `{line}`"))?;
-        Ok(Self { name: name.to_owned(), child, ended: None, log, grace: Duration::from_secs(5), released: false })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            ended: None,
+            log,
+            begins,
+            grace: Duration::from_secs(5),
+            released: false,
+        })
     }
 
     pub fn pid(&self) -> i32 {
@@ -97,7 +109,7 @@ impl Process {
     /// Waits for a line in the process's own log.
     pub fn wait_for(&mut self, what: &str, limit: Duration) -> Result<String> {
         let (name, log) = (self.name.clone(), self.log.clone());
-        log.wait_for(&name, 0, what, limit, || self.ended()).map(|found| found.line)
+        log.wait_for(&name, self.begins, what, limit, || self.ended()).map(|found| found.line)
     }
 
     /// Waits for the process to end by itself.

@@ -29,9 +29,11 @@ const POLL: Duration = Duration::from_millis(300);
 pub struct Site<'lab> {
     lab: &'lab Lab,
     programs: Programs,
+    name: String,
     data: PathBuf,
     controller: Option<Process>,
     forward: Forward,
+    boot_url: Option<String>,
     starts: u32,
 }
 
@@ -57,11 +59,29 @@ impl<'lab> Site<'lab> {
         Ok(Self {
             lab,
             programs: programs.clone(),
+            name: "controller".to_owned(),
             data: lab.dir().join("controller"),
             controller: None,
             forward: lab.forward(port, Self::api())?,
+            boot_url: None,
             starts: 0,
         })
+    }
+
+    /// The controller's boot scripts name this address instead of its own: that of a web server in front of it.
+    pub fn behind(&mut self, boot_url: &str) {
+        self.boot_url = Some(boot_url.to_owned());
+    }
+
+    /// The controller's plain listener.
+    pub fn boot_listener() -> String {
+        format!("http://{GATEWAY}:{BOOT_PORT}")
+    }
+
+    /// Another site with a CA of its own, whose controller takes the same address: one at a time can be started.
+    pub fn prepare_elsewhere(lab: &'lab Lab, programs: &Programs, name: &str) -> Result<Self> {
+        let site = Self::prepare(lab, programs, 0)?;
+        Ok(Self { name: name.to_owned(), data: lab.dir().join(name), ..site })
     }
 
     /// The API's address inside the namespace.
@@ -99,9 +119,12 @@ impl<'lab> Site<'lab> {
             .args(["--url", &format!("https://{}", Self::api())])
             .arg("--boot-files")
             .arg(&self.programs.boot_files);
+        if let Some(url) = &self.boot_url {
+            command.args(["--boot-url", url]);
+        }
         self.starts += 1;
         // A log for each start, so that waiting for "ready" never sees an earlier one.
-        let mut process = self.lab.spawn(&format!("controller-{}", self.starts), command)?;
+        let mut process = self.lab.spawn(&format!("{}-{}", self.name, self.starts), command)?;
         process.wait_for("speediso-controller ready", READY_LIMIT)?;
         self.controller = Some(process);
         Ok(())

@@ -29,4 +29,6 @@ pub use self::cancel::Stop;
 pub use self::error::LinkError;
 pub use self::report::{Datagrams, LinkReport, Streams, Way};
 pub use self::secret::Secret;
-pub use self::session::{Link, Listener, Terms, connect};
+pub use self::session::{Link, Listener, connect};
+/// Both ends must have the same.
+pub use speediso_model::burn_in::LinkTerms as Terms;

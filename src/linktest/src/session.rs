@@ -1,11 +1,10 @@
 //! From the first connection to the report.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use speediso_model::burn_in::LinkTerms as Terms;
 
 use crate::cancel::{LOOK, Stop};
 use crate::datagrams::{self, STRAGGLERS, Socket};
@@ -13,32 +12,8 @@ use crate::error::LinkError;
 use crate::handshake::{self, Kind, Session};
 use crate::report::{Datagrams, LinkReport, Streams, Way};
 use crate::secret::Secret;
-use crate::streams::{self, Stream};
+use crate::streams::{self, Part, Stream};
 use crate::wire::{Message, PATIENCE, hear, say};
-
-/// Given to both ends beforehand; they must be the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Terms {
-    /// Of streams: a third of it each way, and a third both ways at once.
-    pub stream_seconds: u32,
-    pub streams: u8,
-    /// Of datagrams: half of it each way.
-    pub datagram_seconds: u32,
-    pub datagrams_per_second: u32,
-    pub datagram_bytes: u16,
-}
-
-impl fmt::Display for Terms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stream_seconds, streams, datagram_seconds, datagrams_per_second, datagram_bytes } = self;
-        write!(
-            f,
-            "{streams} streams for {stream_seconds} s, {datagrams_per_second} datagrams of {datagram_bytes} bytes a second \
-             for {datagram_seconds} s"
-        )
-    }
-}
 
 /// A port that is open for one partner.
 #[derive(Debug)]
@@ -203,7 +178,8 @@ impl Link {
         self.agree(terms)?;
         let mut report = LinkReport::default();
         let mut streams = self.join_streams(terms.streams, stop)?;
-        let phase = Duration::from_secs(terms.stream_seconds.into()) / 3;
+        let time = Duration::from_secs(terms.stream_seconds.into()) / 3;
+        let most = terms.stream_bytes.map(|bytes| bytes.0 / u64::from(terms.streams.max(1)));
         // The end that connects sends first.
         for (n, (from_listener, from_connector)) in [(false, true), (true, false), (true, true)].into_iter().enumerate()
         {
@@ -215,7 +191,7 @@ impl Link {
                 _ => "streams from the partner",
             });
             self.begin(n)?;
-            let done = streams::run(&mut streams, phase, sends, receives, stop)?;
+            let done = streams::run(&mut streams, Part { time, most, sends, receives }, stop)?;
             let (sent, received) = (done.sent.as_ref().map(|d| d.0), done.received.as_ref().map(|d| d.0));
             let (their_sent, their_received) = self.compare(sent, received)?;
             let both_at_once = sends && receives;

@@ -76,12 +76,23 @@ impl Gauge {
     }
 }
 
-fn send(stream: &mut Stream, time: Duration, stop: &Stop, gauge: &Gauge) -> Result<u64, LinkError> {
+/// What all streams do at the same time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) time: Duration,
+    /// Bytes of each stream in one direction, after which it ends before its time.
+    pub(crate) most: Option<u64>,
+    pub(crate) sends: bool,
+    pub(crate) receives: bool,
+}
+
+fn send(stream: &mut Stream, part: Part, stop: &Stop, gauge: &Gauge) -> Result<u64, LinkError> {
     let mut block = vec![0; HEAD + BLOCK];
     let (begin, mut bytes) = (Instant::now(), 0);
     loop {
         stop.check()?;
-        let last = begin.elapsed() >= time;
+        let is_enough = part.most.is_some_and(|most| bytes + block.len() as u64 >= most);
+        let last = is_enough || begin.elapsed() >= part.time;
         let number = stream.sent;
         block[..HEAD].copy_from_slice(&(if last { LAST } else { number }).to_le_bytes());
         stream.away.fill(number, &mut block[HEAD..]);
@@ -95,11 +106,15 @@ fn send(stream: &mut Stream, time: Duration, stop: &Stop, gauge: &Gauge) -> Resu
     }
 }
 
-fn receive(stream: &mut Stream, stop: &Stop, gauge: &Gauge) -> Result<(u64, u64), LinkError> {
+fn receive(stream: &mut Stream, most: Option<u64>, stop: &Stop, gauge: &Gauge) -> Result<(u64, u64), LinkError> {
     let mut block = vec![0; HEAD + BLOCK];
     let (mut bytes, mut corrupt) = (0, 0);
     loop {
         stop.check()?;
+        // The block that reaches the bound is the last.
+        if let Some(most) = most.filter(|most| bytes >= (*most).max(1)) {
+            return Err(LinkError::Protocol(format!("more than the {most} bytes of a stream that were agreed on")));
+        }
         stream.socket.read_exact(&mut block).map_err(LinkError::broken("receiving"))?;
         let number = stream.received;
         stream.received += 1;
@@ -125,13 +140,7 @@ pub(crate) struct Done {
 }
 
 /// All streams for a time: sending, receiving, or both.
-pub(crate) fn run(
-    streams: &mut [Stream],
-    time: Duration,
-    sends: bool,
-    receives: bool,
-    stop: &Stop,
-) -> Result<Done, LinkError> {
+pub(crate) fn run(streams: &mut [Stream], part: Part, stop: &Stop) -> Result<Done, LinkError> {
     let begin = Instant::now();
     let (out, into) = (Gauge::new(begin), Gauge::new(begin));
     let mut done = Done::default();
@@ -140,7 +149,7 @@ pub(crate) fn run(
             .iter_mut()
             .map(|stream| {
                 let (out, into) = (&out, &into);
-                scope.spawn(move || both(scope, stream, time, sends, receives, stop, out, into))
+                scope.spawn(move || both(scope, stream, part, stop, out, into))
             })
             .collect();
         workers
@@ -151,11 +160,11 @@ pub(crate) fn run(
     let seconds = |found: &dyn Fn(&Halves) -> Option<Duration>| {
         results.iter().filter_map(found).max().unwrap_or_default().as_secs_f64()
     };
-    if sends {
+    if part.sends {
         let amount = results.iter().filter_map(|r| r.0.as_ref()).map(|c| c.bytes).sum();
         done.sent = Some((Sent { amount, seconds: seconds(&|r| r.0.as_ref().map(|c| c.took)) }, out.series()));
     }
-    if receives {
+    if part.receives {
         let all = || results.iter().filter_map(|r| r.1.as_ref());
         let received = Received {
             amount: all().map(|c| c.bytes).sum(),
@@ -178,19 +187,16 @@ struct Counted {
 /// What was sent, and what was received, on one stream.
 type Halves = (Option<Counted>, Option<Counted>);
 
-#[allow(clippy::too_many_arguments, reason = "one call")]
 fn both<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     stream: &mut Stream,
-    time: Duration,
-    sends: bool,
-    receives: bool,
+    part: Part,
     stop: &'env Stop,
     out: &'env Gauge,
     into: &'env Gauge,
 ) -> Result<Halves, LinkError> {
     let begin = Instant::now();
-    let sender = if sends {
+    let sender = if part.sends {
         let mut away = Stream {
             socket: stream.socket.try_clone().map_err(LinkError::broken("sending"))?,
             away: stream.away,
@@ -199,14 +205,14 @@ fn both<'scope, 'env>(
             received: 0,
         };
         Some(scope.spawn(move || {
-            let bytes = send(&mut away, time, stop, out)?;
+            let bytes = send(&mut away, part, stop, out)?;
             Ok::<_, LinkError>((away.sent, Counted { bytes, corrupt: 0, took: begin.elapsed() }))
         }))
     } else {
         None
     };
-    let received = if receives {
-        let found = receive(stream, stop, into);
+    let received = if part.receives {
+        let found = receive(stream, part.most, stop, into);
         if found.is_err() {
             // The other half would wait for its timeout: the stream is of no use any more.
             let _ = stream.socket.shutdown(std::net::Shutdown::Both);

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use speediso_model::burn_in::LinkTerms as Terms;
 
 use crate::error::LinkError;
 use crate::report::{Received, Sent};
-use crate::session::Terms;
 
 /// No message is larger.
 const MOST: u32 = 64 << 10;

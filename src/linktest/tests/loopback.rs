@@ -9,11 +9,18 @@ use std::thread;
 use std::time::Duration;
 
 use speediso_linktest::{LinkError, LinkReport, Listener, Secret, Stop, Terms, Way, connect};
+use speediso_model::units::Bytes;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SOON: Duration = Duration::from_secs(20);
-const TERMS: Terms =
-    Terms { stream_seconds: 1, streams: 3, datagram_seconds: 1, datagrams_per_second: 400, datagram_bytes: 512 };
+const TERMS: Terms = Terms {
+    stream_seconds: 1,
+    streams: 3,
+    datagram_seconds: 1,
+    datagrams_per_second: 400,
+    datagram_bytes: 512,
+    stream_bytes: None,
+};
 
 fn listener() -> Listener {
     Listener::open(SocketAddr::new(HERE, 0), Some(HERE)).unwrap()
@@ -99,6 +106,21 @@ fn other_terms_are_told_and_nothing_is_sent() {
         let Err(error) = result else { panic!("{result:?}") };
         let text = error.to_string();
         assert!(text.contains("3 streams") && text.contains("4 streams"), "{text}");
+    }
+}
+
+/// Nobody waits an hour for what is done in a moment, and nobody sends more than was agreed on.
+#[test]
+fn so_many_bytes_are_enough() {
+    let (listener, secret) = (listener(), Secret::random());
+    let to = listener.address();
+    let terms = Terms { stream_seconds: 3600, stream_bytes: Some(Bytes::mib(6)), ..TERMS };
+    let [here, there] = both(listener, to, [&secret, &secret], [terms; 2], SOON).map(Result::unwrap);
+    for streams in here.streams.iter().chain(&there.streams) {
+        assert_eq!((streams.bytes_sent, streams.corrupt_blocks), (streams.bytes_received, 0));
+        // Each of the three streams ends with the block that reaches its third.
+        assert!((Bytes::mib(6).0..Bytes::mib(7).0).contains(&streams.bytes_sent), "{streams:?}");
+        assert!(streams.seconds < 600.0 && streams.bits_per_second() > 0.0);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::node::NodeState;
 use crate::order::{Order, OrderState};
 use crate::outcome::TaskResult;
 use crate::plan::{Plan, PlanDigest};
+use crate::ssh::{SshPolicy, SshWish};
 use crate::task::Task;
 
 /// Where things are. `{...}` stands for an identifier.
@@ -32,6 +33,11 @@ pub mod path {
     pub const END: &str = "/v1/agent/runs/{run}/end";
     pub const SHARE: &str = "/v1/agent/share";
     pub const PAIR: &str = "/v1/agent/runs/{run}/pair";
+    pub const LINK: &str = "/v1/agent/runs/{run}/link";
+    pub const SSH_REPORT: &str = "/v1/agent/ssh";
+    pub const SSH_PIECE: &str = "/v1/agent/ssh/sessions";
+    /// The agent's end of a tunnel: becomes a stream of bytes.
+    pub const SSH_TUNNEL: &str = "/v1/agent/ssh/tunnels/{tunnel}";
 
     /// What a capture that was begun sends to the image store. The manifest, last, makes an image of it.
     pub const CAPTURE_DATA: &str = "/v1/agent/runs/{run}/capture/data";
@@ -50,6 +56,12 @@ pub mod path {
     pub const NODE_ORDERS: &str = "/v1/nodes/{node}/orders";
     pub const NODE_LOGS: &str = "/v1/nodes/{node}/logs";
     pub const NODE_LOG_BOOTS: &str = "/v1/nodes/{node}/logs/boots";
+    pub const NODE_SSH: &str = "/v1/nodes/{node}/ssh";
+    pub const NODE_SSH_SESSIONS: &str = "/v1/nodes/{node}/ssh/sessions";
+    /// The operator's end of a tunnel: becomes a stream of bytes.
+    pub const NODE_SSH_TUNNEL: &str = "/v1/nodes/{node}/ssh/tunnel";
+    /// A recording, in asciinema's format.
+    pub const SSH_CAST: &str = "/v1/ssh/sessions/{session}/cast";
     pub const ORDERS: &str = "/v1/orders";
     pub const ORDER: &str = "/v1/orders/{order}";
     pub const ORDER_CANCEL: &str = "/v1/orders/{order}/cancel";
@@ -138,6 +150,12 @@ pub struct EnrolRequest {
     pub macs: Vec<String>,
     pub agent_version: String,
     pub build: BuildInfo,
+    /// Public key of the live system's ssh server, made in this boot: `ssh-ed25519 AAAA...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<String>,
+    /// Where the machine is reached in its own network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -162,6 +180,11 @@ pub struct Admission {
     pub lease_ms: u64,
     /// Public keys for the live system's ssh server.
     pub ssh_keys: Vec<String>,
+    #[serde(default)]
+    pub ssh: SshPolicy,
+    /// After how long without work the machine may leave, unless its own command line says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_reboot_s: Option<u64>,
 }
 
 /// Short code by which a person matches the machine on the console with the one in the list: from the SHA-256 of the
@@ -200,6 +223,9 @@ pub struct Lease {
     /// Runs that are to stop at the next safe point.
     #[serde(default)]
     pub cancel: Vec<RunId>,
+    /// What an operator wants of the machine's ssh, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshWish>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -489,7 +515,7 @@ mod tests {
     #[test]
     fn flattened_bodies_round_trip() {
         let answer = NextAnswer {
-            lease: Lease { epoch: Epoch(4), lease_ms: 60_000, cancel: vec![RunId::random()] },
+            lease: Lease { epoch: Epoch(4), lease_ms: 60_000, cancel: vec![RunId::random()], ssh: None },
             grant: None,
             idle: true,
         };

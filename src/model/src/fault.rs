@@ -67,6 +67,7 @@ fault_codes! {
     TaskUnknown, "task-unknown", Operator, "correct the name in SPEEDISO; nothing of the list was run";
     TaskInvalid, "task-invalid", Operator, "correct the task; nothing of it was run";
     Unsupported, "unsupported", Operator, "ask for a method this build has; nothing weaker was tried instead";
+    LiveUnusable, "live-unusable", Operator, "build the live image again for this build, or give the machine more memory; the mini system goes on";
     // Network and trust
     NoLink, "no-link", Transient, "check cable and switch port; the agent keeps trying";
     NoDhcp, "no-dhcp", Transient, "check that a DHCP server answers on this network, or give ip= on the command line";

@@ -184,8 +184,8 @@ fn is_zero(n: &u16) -> bool {
 }
 
 impl BurnInParameters {
-    /// More would make an order that nobody reads.
-    const MOST_REBOOTS: u16 = 200;
+    /// More would make an order that nobody reads, and an order has at most 256 tasks.
+    pub const MOST_REBOOTS: u16 = 120;
 
     fn expand(self) -> Result<Vec<Task>, Fault> {
         if self.reboots > Self::MOST_REBOOTS {
@@ -352,5 +352,9 @@ mod tests {
             json!({"version": 1, "name": "x", "steps": [{"step": "disk", "duration": "1h", "verify_writes": true}]});
         let tasks = Profile::BurnIn.expand(json!({"scenario": own, "then": "power_off"})).expect("valid");
         assert!(tasks[0].is_destructive() && matches!(tasks[1], Task::Power(_)));
+        let most = Profile::BurnIn.expand(json!({"reboots": BurnInParameters::MOST_REBOOTS, "then": "power_off"}));
+        assert_eq!(most.expect("valid").len(), 242, "an order takes 256 tasks");
+        let more = Profile::BurnIn.expand(json!({"reboots": BurnInParameters::MOST_REBOOTS + 1}));
+        assert!(more.expect_err("refused").message.contains("reboots"));
     }
 }

@@ -235,6 +235,8 @@ impl Task {
     #[must_use]
     pub fn on_interrupt(&self) -> OnInterrupt {
         match self {
+            // What a program did until then, and what it would do a second time, nobody here knows.
+            Self::BurnIn(task) if task.runs_programs() => OnInterrupt::Never,
             Self::Inventory(_)
             | Self::Wipe(_)
             | Self::NvmeFormat(_)

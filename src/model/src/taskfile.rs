@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, FaultCode};
 use crate::hints::SkipList;
 use crate::id::OrderId;
+use crate::profile::BurnInParameters;
 use crate::task::Task;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -23,12 +24,24 @@ pub struct TaskFile {
     /// Recorded when done; a file whose order is recorded is refused.
     pub order: OrderId,
     pub tasks: Vec<Task>,
+    /// Restarts after the tasks, each followed by a look at the hardware, which must be what it was. They are counted in a
+    /// variable of the firmware, so the machine must boot by UEFI.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reboots: u16,
     /// Disks that none of them may touch.
     #[serde(default, skip_serializing_if = "SkipList::is_empty")]
     pub skip_block_devices: SkipList,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(n: &u16) -> bool {
+    *n == 0
+}
+
 impl TaskFile {
+    /// As many as an order of the controller's may have.
+    pub const MOST_REBOOTS: u16 = BurnInParameters::MOST_REBOOTS;
+
     /// # Errors
     /// `task-invalid` with place and reason when any part of it is not understood or not valid.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
@@ -42,6 +55,14 @@ impl TaskFile {
         }
         if file.tasks.is_empty() {
             return Err(Fault::new(FaultCode::TaskInvalid, "the task file has no tasks"));
+        }
+        if file.reboots > Self::MOST_REBOOTS {
+            let message = format!("reboots: more than {}", Self::MOST_REBOOTS);
+            return Err(Fault::new(FaultCode::TaskInvalid, message));
+        }
+        if file.reboots > 0 && file.tasks.iter().any(|task| matches!(task, Task::Power(_))) {
+            let message = "reboots: the restarts come after all tasks, so no power task may be among them";
+            return Err(Fault::new(FaultCode::TaskInvalid, message));
         }
         file.skip_block_devices.check().map_err(|what| Fault::new(FaultCode::TaskInvalid, what))?;
         file.tasks.iter().try_for_each(Task::validate)?;
@@ -65,6 +86,8 @@ mod tests {
             ("\"inventory\"", "\"inventorize\""),
             ("\"tasks\"", "\"comment\":1,\"tasks\""),
             ("}]}", "}]"),
+            ("\"tasks\"", "\"reboots\":201,\"tasks\""),
+            ("{\"task\":\"inventory\"}]", "{\"task\":\"power\",\"action\":\"reboot\"}],\"reboots\":1"),
             ("\"tasks\"", "\"skip_block_devices\":[{}],\"tasks\""),
             ("\"tasks\"", "\"skip_block_devices\":[{\"name\":\"sda\"}],\"tasks\""),
         ] {

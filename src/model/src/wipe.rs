@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hints::RootDeviceHints;
 use crate::inventory::Disk;
+use crate::inventory::health::DiskHealth;
 use crate::units::Bytes;
 pub use keys::{DiskKey, DiskSecret, Unfreeze};
 
@@ -430,4 +431,17 @@ pub struct Health {
     pub percentage_used: Option<u8>,
     pub media_errors: Option<u64>,
     pub temperature_c: Option<i32>,
+}
+
+impl From<&DiskHealth> for Health {
+    fn from(told: &DiskHealth) -> Self {
+        Self {
+            passed: told.passed,
+            power_on_hours: told.power_on_hours,
+            reallocated: told.reallocated_sectors,
+            percentage_used: told.percentage_used,
+            media_errors: told.media_errors,
+            temperature_c: told.temperature_c,
+        }
+    }
 }

@@ -34,7 +34,7 @@ fn every_example_is_valid() {
     assert!(examples.len() >= 3);
     for example in examples {
         let scenario = Scenario::parse(example).unwrap_or_else(|e| panic!("{e}\n{example}"));
-        assert!(!scenario.steps().any(Step::is_destructive), "no example destroys");
+        assert!(!scenario.steps().any(Step::writes_disks), "no example writes to disks");
     }
 }
 
@@ -54,6 +54,13 @@ fn every_measurement_parameter_and_scenario_is_explained() {
     for known in steps.iter().flat_map(|step| step.kind.yields()).chain(COMMON) {
         let row = format!("`{}` | {} | {} | ", known.name, known.unit, known.meaning);
         assert!(page.contains(&row), "docs/burn-in.md does not have {row}");
+    }
+    let others = std::fs::read_to_string(docs("burn-in-disks-and-network.md")).expect("the other page");
+    let steps = [r#"{"step":"disk","duration":1}"#, r#"{"step":"network","duration":1}"#];
+    for known in steps.iter().flat_map(|text| serde_json::from_str::<Step>(text).expect(text).kind.yields()) {
+        let limit = known.default_max.map_or(String::new(), |max| format!("at most {max}"));
+        let row = format!("| `{}` | {} | {} | {limit} |", known.name, known.unit, known.meaning);
+        assert!(others.contains(&row), "docs/burn-in-disks-and-network.md does not have {row}");
     }
     for pattern in MemoryPattern::ALL {
         assert!(page.contains(&format!("`{}`", pattern.name())), "{}", pattern.name());

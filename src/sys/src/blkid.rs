@@ -5,7 +5,7 @@
 //! superblock may end the child, which reads as "could not be probed".
 
 mod child;
-mod confine;
+pub(crate) mod confine;
 mod lvm;
 mod probe;
 mod survey;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim::ClaimedDisk;
 
+pub(crate) use child::answer_of_child;
 pub use child::{ProbeError, probe_file_in_child, survey_in_child};
 pub use survey::{Range, Survey};
 

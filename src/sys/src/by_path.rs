@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::roots::{Roots, read_line, read_number};
+use crate::sysfs;
 
 /// The name of a whole disk, without the directory. `None` where udev makes none either: no bus that is known, or none
 /// whose numbers mean the same at the next boot.
@@ -59,7 +60,7 @@ impl Node {
     }
 
     fn kind(&self) -> Option<String> {
-        let uevent = fs::read_to_string(self.path.join("uevent")).ok()?;
+        let uevent = sysfs::lines(&self.path.join("uevent")).ok()?;
         uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=").map(str::to_owned))
     }
 

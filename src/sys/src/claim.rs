@@ -246,7 +246,7 @@ impl ClaimedDisk {
     /// so the device is looked at again, for a moment, since its requests fail before the kernel takes it away.
     #[must_use]
     pub fn fault(&self, error: &DiskError) -> Fault {
-        const LOOKS: u32 = 10;
+        const LOOKS: u32 = 30;
         const BETWEEN: Duration = Duration::from_millis(100);
         let stays = || {
             (0..LOOKS).all(|look| {

@@ -14,7 +14,7 @@ use speediso_model::units::Bytes;
 
 use crate::md::KnownArray;
 use crate::roots::{Roots, read_line, read_number};
-use crate::{by_path, disk_link, ioctl, live, pci};
+use crate::{by_path, disk_link, ioctl, live, pci, sysfs};
 
 /// Which kinds of disk count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,6 +22,9 @@ pub struct DiskScope {
     /// Loop devices too: for tests and for trying things on a workstation.
     pub loops: bool,
 }
+
+/// Its length has sixteen bits; serial numbers have some twenty bytes.
+const VPD_LIMIT: u64 = 4096;
 
 /// sysfs counts in sectors of 512 bytes, whatever the device's own size is.
 const SYSFS_SECTOR: u64 = 512;
@@ -37,7 +40,8 @@ pub fn read(roots: &Roots, scope: DiskScope) -> io::Result<Vec<Disk>> {
         // Paths of a multipath NVMe namespace, which have no device node of their own.
         .filter(|name| read_number(&roots.sys.join("block").join(name).join("hidden")) != Some(1))
         // A loop device without a file, a card reader without a card: nothing to choose, so nothing more is read of it.
-        .filter(|name| read_number(&roots.sys.join("block").join(name).join("size")).is_some_and(|size| size > 0))
+        // A disk that cannot even tell its size is there all the same.
+        .filter(|name| read_number(&roots.sys.join("block").join(name).join("size")) != Some(0))
         .chain(KnownArray::all(roots).into_iter().map(|array| array.device))
         .collect();
     names.sort();
@@ -147,7 +151,7 @@ fn is_wwn(text: &str) -> bool {
 
 /// SCSI's unit serial number page (SPC-5, 7.7.20): four bytes of header, then text.
 fn vpd_serial(device: &Path) -> Option<String> {
-    let page = std::fs::read(device.join("vpd_pg80")).ok()?;
+    let page = sysfs::bytes(&device.join("vpd_pg80"), VPD_LIMIT).ok()?;
     let [_, 0x80, high, low, serial @ ..] = page.as_slice() else { return None };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     let text = String::from_utf8_lossy(serial.get(..length).unwrap_or(serial));
@@ -229,9 +233,9 @@ impl Mount {
 impl Uses {
     /// What cannot be read is not taken for "nothing is mounted".
     fn read(roots: &Roots) -> io::Result<Self> {
-        let mounts = std::fs::read_to_string(roots.proc.join("self/mountinfo"))?;
+        let mounts = sysfs::whole(&roots.proc.join("self/mountinfo"))?;
         // A kernel without swap has no such file.
-        let swaps = match std::fs::read_to_string(roots.proc.join("swaps")) {
+        let swaps = match sysfs::whole(&roots.proc.join("swaps")) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
         };

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::roots::{Roots, read_line};
+use crate::sysfs;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum SensorKind {
@@ -83,8 +84,9 @@ fn of_chip(chip: &str, path: &Path) -> Vec<Reading> {
             let label: String =
                 label.unwrap_or_else(|| stem.to_owned()).chars().filter(|c| !c.is_control()).take(64).collect();
             // Drivers answer EIO or ENODATA for a sensor that is not connected.
-            let value = match fs::read_to_string(path.join(&file)) {
-                Ok(text) => text.trim().parse::<i64>().map_err(|_| format!("{:?} is not a number", text.trim())),
+            let value = match sysfs::text(&path.join(&file)) {
+                Ok(Some(text)) => text.parse::<i64>().map_err(|_| format!("{text:?} is not a number")),
+                Ok(None) => Err("it says nothing".to_owned()),
                 Err(e) => Err(e.to_string()),
             };
             #[allow(clippy::cast_precision_loss, reason = "sensors have six digits")]

@@ -139,7 +139,15 @@ pub(crate) fn free_loop(control: &File) -> io::Result<i32> {
 }
 
 /// Lays the loop device over a part of what `backing` has open. It goes with its last user.
-pub(crate) fn configure_loop(device: &File, backing: &File, offset: u64, length: u64, sector: u32) -> io::Result<()> {
+pub(crate) fn configure_loop(
+    device: &File,
+    backing: &File,
+    offset: u64,
+    length: u64,
+    sector: u32,
+    read_only: bool,
+) -> io::Result<()> {
+    const LO_FLAGS_READ_ONLY: u32 = 1;
     const LO_FLAGS_AUTOCLEAR: u32 = 4;
     let config = LoopConfig {
         fd: u32::try_from(backing.as_raw_fd()).map_err(io::Error::other)?,
@@ -148,7 +156,7 @@ pub(crate) fn configure_loop(device: &File, backing: &File, offset: u64, length:
         offset,
         size_limit: length,
         number_and_encryption: [0; 3],
-        flags: LO_FLAGS_AUTOCLEAR,
+        flags: LO_FLAGS_AUTOCLEAR | if read_only { LO_FLAGS_READ_ONLY } else { 0 },
         names_and_key: [0; 160],
         init: [0; 2],
         reserved: [0; 8],

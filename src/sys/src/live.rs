@@ -3,20 +3,27 @@
 //! The live system runs in memory and holds nothing: only the firmware still knows. It is asked which of its entries
 //! this boot came from, and where that points. Disks inside of the machine are not excluded for it: whoever boots a
 //! machine from its own disk in order to install it anew means that disk, and a kernel started by another one (kexec)
-//! finds the entry of that. What is protected is the stick.
+//! finds the entry of that. What is protected is the stick. One with parameters of ours is known by its id as well, in BIOS
+//! mode too ([`crate::medium`]).
 
 use speediso_model::inventory::{Disk, Exclusion, Transport};
 
 use crate::efi::{self, DeviceNode, LoadOption};
+use crate::medium;
 use crate::roots::{Roots, read_number};
 
 /// UEFI 2.10, 10.3.4 and 10.3.5: messaging device path, and its subtypes for USB.
-const MESSAGING: u8 = 3;
+pub(crate) const MESSAGING: u8 = 3;
 const USB: u8 = 5;
 const USB_WWID: u8 = 16;
 
 /// Marks the disks that the firmware started this system from.
 pub(crate) fn mark(roots: &Roots, disks: &mut [Disk]) {
+    for disk in disks.iter_mut().filter(|disk| disk.excluded.is_none()) {
+        if medium::is_noted(roots, disk.name.rsplit('/').next().unwrap_or_default()) {
+            disk.excluded = Some(Exclusion::LiveSystem { how: "the medium with its parameters".to_owned() });
+        }
+    }
     let Some(option) = booted_by(roots) else { return };
     let over_usb = option
         .path
@@ -38,7 +45,8 @@ pub(crate) fn mark(roots: &Roots, disks: &mut [Disk]) {
     }
 }
 
-fn booted_by(roots: &Roots) -> Option<LoadOption> {
+/// The firmware's own entry for this boot.
+pub(crate) fn booted_by(roots: &Roots) -> Option<LoadOption> {
     if !efi::is_uefi(roots) {
         return None;
     }

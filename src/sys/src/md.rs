@@ -40,6 +40,8 @@ pub struct MdArray {
     pub synced: Option<(u64, u64)>,
     /// Whether the members were brought to agree at some time.
     pub is_consistent: bool,
+    /// In how many bytes the members differed when they were compared last ([`crate::md_compare`]).
+    pub mismatched: u64,
     pub members: Vec<MdMember>,
 }
 
@@ -53,6 +55,9 @@ pub struct MdMember {
     pub state: String,
     /// Its place among the active ones.
     pub slot: Option<usize>,
+    /// What it could not take or give: the kernel notes these places rather than giving the member up, and what is there is
+    /// held by the others alone. Byte and length on the member.
+    pub bad_blocks: Vec<(u64, u64)>,
 }
 
 impl MdMember {
@@ -84,6 +89,7 @@ impl MdArray {
                     number: read_line(&path.join("block/dev")).unwrap_or_default(),
                     state: read_line(&path.join("state")).unwrap_or_default(),
                     slot: read_line(&path.join("slot")).and_then(|slot| slot.parse().ok()),
+                    bad_blocks: bad_blocks(&path),
                 });
             }
         }
@@ -102,6 +108,7 @@ impl MdArray {
             sync_action: text("sync_action"),
             synced: text("sync_completed").and_then(|t| completed(&t)),
             is_consistent: text("resync_start").is_none_or(|at| at == "none"),
+            mismatched: number("mismatch_cnt").saturating_mul(SYSFS_SECTOR),
             members,
         })
     }
@@ -116,6 +123,23 @@ impl MdArray {
         let _ = std::fs::write(md.join("sync_speed_max"), "100000000");
         std::fs::write(md.join("array_state"), "active")
     }
+}
+
+/// A line for each stretch, in sectors; those that are not yet in the superblock are listed apart.
+fn bad_blocks(member: &Path) -> Vec<(u64, u64)> {
+    let line = |line: &str| {
+        let (start, length) = line.split_once(' ')?;
+        let bytes = |n: &str| n.trim().parse::<u64>().ok()?.checked_mul(SYSFS_SECTOR);
+        Some((bytes(start)?, bytes(length)?))
+    };
+    let read = |name: &str| std::fs::read_to_string(member.join(name)).unwrap_or_default();
+    let mut found: Vec<(u64, u64)> = ["bad_blocks", "unacknowledged_bad_blocks"]
+        .iter()
+        .flat_map(|name| read(name).lines().filter_map(line).collect::<Vec<_>>())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// `123 / 456`, in sectors; `none` or `delayed` otherwise.
@@ -256,7 +280,7 @@ mod tests {
     }
 
     /// As the kernel of the live system (6.1) writes them.
-    const MIRROR: [(&str, &str); 18] = [
+    const MIRROR: [(&str, &str); 20] = [
         ("size", "202752\n"),
         ("diskseq", "21\n"),
         ("md/level", "raid1\n"),
@@ -269,10 +293,12 @@ mod tests {
         ("md/sync_action", "recover\n"),
         ("md/sync_completed", "2048 / 202752\n"),
         ("md/resync_start", "none\n"),
+        ("md/mismatch_cnt", "128\n"),
         ("md/bitmap/location", "+8\n"),
         ("md/dev-vdb1/block/dev", "254:17\n"),
         ("md/dev-vdb1/state", "spare\n"),
         ("md/dev-vdb1/slot", "1\n"),
+        ("md/dev-vdb1/bad_blocks", "2048 8\n4096 16\n"),
         ("md/dev-vda1/state", "in_sync,write_mostly\n"),
         ("md/dev-vda1/slot", "0\n"),
     ];
@@ -285,10 +311,12 @@ mod tests {
         assert_eq!((array.level.as_str(), array.raid_disks, array.degraded), ("raid1", 2, 1));
         assert_eq!((array.component, array.size), (99 << 20, 99 << 20));
         assert_eq!(array.synced, Some((1 << 20, 99 << 20)));
-        assert!(array.has_bitmap && array.is_consistent);
+        assert!(array.has_bitmap && array.is_consistent && array.mismatched == 65536);
         let [first, second] = array.members.as_slice() else { panic!("two members: {array:?}") };
         assert!(first.device == "vda1" && first.is("in_sync") && !first.is("sync"));
         assert!(second.number == "254:17" && second.is("spare"));
+        assert_eq!(second.bad_blocks, [(1 << 20, 4096), (2 << 20, 8192)]);
+        assert_eq!(first.bad_blocks, []);
         fixture.md(&[("md/sync_completed", "none\n"), ("md/bitmap/location", "none\n"), ("md/resync_start", "0\n")]);
         let array = MdArray::read(&fixture.roots(), "md127").expect("read");
         assert!(array.synced.is_none() && !array.has_bitmap && !array.is_consistent);

@@ -7,8 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use nix::ifaddrs::getifaddrs;
 use speediso_model::inventory::{Interface, canonical_mac};
 
-use crate::disk_link;
 use crate::roots::{Roots, read_line, read_number};
+use crate::{disk_link, sysfs};
 
 /// Ethernet, and InfiniBand, as `<linux/if_arp.h>` numbers them.
 const ARPHRD_ETHER: u64 = 1;
@@ -111,7 +111,7 @@ fn slot(roots: &Roots, pci_address: &str) -> Option<u32> {
 /// # Errors
 /// Never for a kernel without VLANs; else what `/proc/net/vlan/config` says when it is read.
 pub fn add_vlans(roots: &Roots, interfaces: &mut [Interface]) -> io::Result<()> {
-    let text = match fs::read_to_string(roots.proc.join("net/vlan/config")) {
+    let text = match sysfs::whole(&roots.proc.join("net/vlan/config")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         read => read?,
     };

@@ -16,10 +16,9 @@ use speediso_model::hints::describe;
 use speediso_model::inventory::Disk;
 
 use crate::claim::ClaimedDisk;
-use crate::inflight;
 use crate::passthrough::linux::{nvme_admin, nvme_rescan};
 use crate::passthrough::questions::is_nvme_question;
-use crate::passthrough::{CommandError, Data, NvmeCommand, Passthrough, ScsiAnswer, nvme};
+use crate::passthrough::{CommandError, Data, NvmeCommand, Passthrough, nvme};
 use crate::roots::{Roots, read_line, read_number};
 
 /// A controller of this machine, by what sysfs says of it.
@@ -145,10 +144,6 @@ fn ways_to(roots: &Roots, disk: &str) -> Vec<PathBuf> {
     found
 }
 
-fn no_scsi(command: &'static str) -> CommandError {
-    CommandError::NoWay { command, source: io::Error::other("a controller takes NVMe commands only") }
-}
-
 /// A controller that is only asked.
 #[derive(Debug)]
 pub struct ControllerPeek {
@@ -176,16 +171,7 @@ impl Passthrough for ControllerPeek {
             let source = io::Error::other("it may change the controller, which is not claimed");
             return Err(CommandError::NoWay { command: name, source });
         }
-        let _asked = inflight::ask_within(name, &self.local.name, limit);
-        nvme_admin(&self.file, name, command, data, limit)
-    }
-
-    fn nvme_namespace(&self) -> Result<u32, CommandError> {
-        Err(no_scsi("NVMe namespace id"))
-    }
-
-    fn scsi(&self, name: &'static str, _: &[u8], _: Data<'_>, _: Duration) -> Result<ScsiAnswer, CommandError> {
-        Err(no_scsi(name))
+        nvme_admin(&self.file, &self.local.name, name, command, data, limit)
     }
 }
 
@@ -259,16 +245,7 @@ impl Passthrough for ClaimedController {
         data: Data<'_>,
         limit: Duration,
     ) -> Result<u32, CommandError> {
-        let _asked = inflight::ask_within(name, &self.local.name, limit);
-        nvme_admin(&self.file, name, command, data, limit)
-    }
-
-    fn nvme_namespace(&self) -> Result<u32, CommandError> {
-        Err(no_scsi("NVMe namespace id"))
-    }
-
-    fn scsi(&self, name: &'static str, _: &[u8], _: Data<'_>, _: Duration) -> Result<ScsiAnswer, CommandError> {
-        Err(no_scsi(name))
+        nvme_admin(&self.file, &self.local.name, name, command, data, limit)
     }
 }
 

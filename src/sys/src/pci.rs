@@ -21,6 +21,22 @@ pub struct Function {
 /// # Errors
 /// When the bus cannot be listed. A kernel without PCI has none.
 pub fn storage_controllers(roots: &Roots) -> io::Result<Vec<Function>> {
+    of_class(roots, STORAGE)
+}
+
+/// The functions that are network cards by their class, likewise.
+///
+/// # Errors
+/// When the bus cannot be listed. A kernel without PCI has none.
+pub fn network_cards(roots: &Roots) -> io::Result<Vec<Function>> {
+    of_class(roots, NETWORK)
+}
+
+/// Base classes of the PCI Code and ID Assignment Specification, 1.2 and 1.3.
+const STORAGE: u32 = 0x01;
+const NETWORK: u32 = 0x02;
+
+fn of_class(roots: &Roots, class: u32) -> io::Result<Vec<Function>> {
     let bus = roots.sys.join("bus/pci/devices");
     let entries = match std::fs::read_dir(&bus) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -29,20 +45,19 @@ pub fn storage_controllers(roots: &Roots) -> io::Result<Vec<Function>> {
     let mut functions: Vec<Function> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            read_one(&entry.path(), entry.file_name().to_str()?)
+            read_one(&entry.path(), entry.file_name().to_str()?, class)
         })
         .collect();
     functions.sort_by(|a, b| a.address.cmp(&b.address));
     Ok(functions)
 }
 
-fn read_one(dir: &Path, address: &str) -> Option<Function> {
+fn read_one(dir: &Path, address: &str, class: u32) -> Option<Function> {
     let hex = |file: &str| {
         let text = read_line(&dir.join(file))?;
         u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
     };
-    // Base class 01 is mass storage (PCI Code and ID Assignment Specification, 1.2).
-    if hex("class")? >> 16 != 0x01 {
+    if hex("class")? >> 16 != class {
         return None;
     }
     let id = |file: &str| u16::try_from(hex(file)?).ok();

@@ -22,6 +22,16 @@ pub(crate) fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// A file of procfs that means something only if nothing of it is missing: a list of mounts. Names in it may be in any
+/// encoding.
+pub(crate) fn whole(path: &Path) -> io::Result<String> {
+    let content = bytes(path, FILE_LIMIT + 1)?;
+    if content.len() as u64 > FILE_LIMIT {
+        return Err(io::Error::other(format!("it has more than {} MiB", FILE_LIMIT >> 20)));
+    }
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
 /// A FIFO would otherwise wait for a writer, in open already.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
@@ -124,8 +134,15 @@ mod tests {
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
         assert_eq!(text(&fifo).expect("no writer, no text"), None);
+        // With one that never writes.
+        let _writer = OpenOptions::new().read(true).write(true).open(&fifo).expect("opened");
+        assert!(text(&fifo).is_err(), "it is there and says nothing");
         assert_eq!(bytes(Path::new("/dev/zero"), 10).expect("bounded").len(), 10);
+        assert!(whole(Path::new("/dev/zero")).is_err(), "half of it would be taken for all of it");
         assert!(text(dir.path()).is_err(), "a directory cannot be read, and is not absent");
+        // As a device that fails: the kernel answers EIO at the start of this file.
+        let failed = text(Path::new("/proc/self/mem")).expect_err("nothing is mapped at 0");
+        assert_eq!(failed.raw_os_error(), Some(libc::EIO));
         assert_eq!(text(&dir.path().join("none")).expect("absent"), None);
     }
 

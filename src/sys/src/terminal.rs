@@ -124,6 +124,24 @@ pub fn has_session(roots: &Roots, terminal: &File) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Whether a shell is open anywhere on this machine: some process has a terminal and is not init, whose children have one
+/// while they ask whether somebody is there.
+///
+/// # Errors
+/// When procfs is not there.
+pub fn somebody_is_there(roots: &Roots) -> io::Result<bool> {
+    for entry in fs::read_dir(&roots.proc)? {
+        // Gone meanwhile is gone.
+        let Ok(stat) = fs::read(entry?.path().join("stat")) else { continue };
+        let stat = String::from_utf8_lossy(&stat);
+        let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")).map(|(name, _)| name);
+        if tty_of(&stat).is_some_and(|tty| tty != 0) && name != Some("init") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The seventh field. The second, in parentheses, may hold anything.
 fn tty_of(stat: &str) -> Option<u64> {
     let tty: i64 = stat.rsplit_once(") ")?.1.split(' ').nth(4)?.parse().ok()?;
@@ -141,6 +159,22 @@ mod tests {
         assert_eq!(tty_of("7 (a ) b) S 1 7 7 1088 7 4194560 0"), Some(1088));
         assert_eq!(tty_of("7 (kthreadd) S 0 0 0 0 -1"), Some(0));
         assert_eq!(tty_of("7 (cut"), None);
+    }
+
+    #[test]
+    fn a_shell_is_somebody_and_init_is_nobody() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let roots = Roots::under(dir.path());
+        let add = |pid: &str, stat: &str| {
+            fs::create_dir_all(roots.proc.join(pid)).expect("made");
+            fs::write(roots.proc.join(pid).join("stat"), stat).expect("written");
+        };
+        add("1", "1 (init) S 0 1 1 0 -1");
+        add("7", "7 (init) S 1 7 7 1026 -1");
+        add("9", "9 (speediso-agent) S 1 9 9 0 -1");
+        assert!(!somebody_is_there(&roots).expect("read"));
+        add("11", "11 (sh) S 9 11 11 34816 11");
+        assert!(somebody_is_there(&roots).expect("read"));
     }
 
     #[test]

@@ -1,47 +1,63 @@
-//! A part of a claimed disk as a device of its own, for those who need one: the kernel's file systems, and tools.
+//! A part of a disk as a device of its own, for those who need one: the kernel's file systems, and tools.
 //!
 //! The kernel mounts nothing that lies on a disk held exclusively, so the partition itself would have to be given out of
 //! the hand. A loop device over the disk's own descriptor is not in the way of the claim: nobody else gets the disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::claim::ClaimedDisk;
 use crate::ioctl;
+use crate::loop_device::{self, Access};
+use crate::peek::Peek;
 
-/// Where the kernel gives out loop devices.
-const CONTROL: &str = "/dev/loop-control";
-
-/// A loop device over part of a claimed disk. The kernel takes it away with its last user, whatever becomes of us.
+/// A loop device over part of a disk. The kernel takes it away with its last user, whatever becomes of us.
 #[derive(Debug)]
 pub struct Window<'a> {
     file: File,
     path: PathBuf,
-    _disk: &'a ClaimedDisk,
+    _disk: PhantomData<&'a ()>,
 }
 
 impl<'a> Window<'a> {
     /// # Errors
     /// When the kernel has no loop devices (module `loop`), or declines.
     pub fn open(disk: &'a ClaimedDisk, start: u64, length: u64) -> io::Result<Self> {
-        // Another may take the free one first.
-        const TRIES: u32 = 16;
-        let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
-        let mut last = io::Error::other("no free loop device");
-        for _ in 0..TRIES {
-            let path = PathBuf::from(format!("/dev/loop{}", ioctl::free_loop(&control)?));
-            let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&path)?;
-            let sector = u32::try_from(disk.sector_size()).map_err(io::Error::other)?;
-            match ioctl::configure_loop(&file, disk.descriptor(), start, length, sector) {
-                Ok(()) => return Ok(Self { file, path, _disk: disk }),
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => last = e,
-                Err(e) => return Err(e),
-            }
-        }
-        Err(last)
+        Self::over(disk.descriptor(), disk.sector_size(), start, length, Access::Write)
+    }
+
+    /// Through which nothing can be written.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub fn read_only(disk: &'a ClaimedDisk, start: u64, length: u64) -> io::Result<Self> {
+        Self::over(disk.descriptor(), disk.sector_size(), start, length, Access::ReadOnly)
+    }
+
+    /// Through which nothing can be written, for a disk that nobody has claimed.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub fn of_peek(peek: &'a Peek, start: u64, length: u64) -> io::Result<Self> {
+        Self::over(peek.descriptor(), u64::from(peek.disk().logical_sectors), start, length, Access::ReadOnly)
+    }
+
+    /// Through which nothing can be written, over a part of a device that is open already.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub fn of_device(device: &'a File, sector: u64, start: u64, length: u64) -> io::Result<Self> {
+        Self::over(device, sector, start, length, Access::ReadOnly)
+    }
+
+    fn over(backing: &'a File, sector: u64, start: u64, length: u64, access: Access) -> io::Result<Self> {
+        let sector = u32::try_from(sector).map_err(io::Error::other)?;
+        let (file, path) = loop_device::attach(backing, start, length, sector, access)?;
+        Ok(Self { file, path, _disk: PhantomData })
     }
 
     #[must_use]

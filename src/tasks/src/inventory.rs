@@ -241,7 +241,7 @@ fn interfaces(ctx: &Look, unread: &mut Vec<String>) -> Vec<inventory::Interface>
         }
         if !interfaces.iter().any(|i| i.boot) {
             unread.push(format!(
-                "the boot loader used interface {mac} (BOOTIF), which is not here: its driver may be missing"
+                "the machine was started over the interface {mac}, which is not here: its driver may be missing"
             ));
         }
     }

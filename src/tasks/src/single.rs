@@ -13,6 +13,7 @@ use speediso_sys::claim::{ClaimedDisk, DiskError};
 use speediso_sys::disks;
 
 use crate::ctx::TaskCtx;
+use crate::raid::members;
 
 /// All disks of the machine; those to be skipped are marked, so that nobody chooses them.
 pub(crate) fn read_disks(ctx: &TaskCtx) -> Result<Vec<Disk>, Fault> {
@@ -127,12 +128,13 @@ pub(crate) fn execute_on(
         ClaimedDisk::claim(&ctx.roots, ctx.scope, &device.identity, hints.allow_removable)
     });
     match claimed {
-        Ok(disk) => TaskResult::from_devices(asked, vec![device_result(&disk, act(&disk))]),
+        Ok(disk) => TaskResult::from_devices(asked, vec![device_result(&disk, act(&disk), ctx)]),
         Err(fault) => TaskResult::failed(asked, Outcome::FailedUnchanged, fault),
     }
 }
 
-pub(crate) fn device_result(disk: &ClaimedDisk, ended: Ended) -> DeviceResult {
+pub(crate) fn device_result(disk: &ClaimedDisk, ended: Ended, ctx: &TaskCtx) -> DeviceResult {
+    let ended = members::hold(disk, ended, ctx);
     DeviceResult {
         identity: disk.identity().clone(),
         seen_as: disk.name().to_owned(),

@@ -194,6 +194,36 @@ fn every_wrong_result_is_counted_at_its_core() {
     assert_eq!((result.outcome, result.fault.map(|f| f.code)), (Outcome::FailedUnchanged, Some(FaultCode::Cancelled)));
 }
 
+/// Spoils one result, whichever it is told.
+struct SpoilsOne {
+    nth: u64,
+    seen: AtomicU64,
+}
+
+impl Meddler for SpoilsOne {
+    fn result(&self, _: u32, _: &str, digest: u64) -> u64 {
+        let is_it = self.seen.fetch_add(1, Ordering::Relaxed) == self.nth;
+        if is_it { digest ^ (1 << (self.nth * 11 % 64)) } else { digest }
+    }
+}
+
+#[test]
+#[ignore = "a thousand turns through every kernel, minutes on a busy machine: make test-all"]
+fn every_wrong_result_is_found_in_a_thousand_runs() {
+    let burn = Burn::new();
+    let mut scenario = steps(&json!([{"step": "cpu", "duration": "10m", "cores": [0]}]));
+    scenario["stop_on_first_fault"] = json!(true);
+    for run in 0..1000_u64 {
+        // Plain code and SSE2 are seven kernels everywhere: one of the first turn through them.
+        let meddler = Arc::new(SpoilsOne { nth: run % 7, seen: AtomicU64::new(0) });
+        let (result, report) = burn.meddled(&scenario, meddler);
+        let fault = result.fault.unwrap_or_else(|| panic!("run {run}: the wrong result was not found"));
+        assert_eq!((result.outcome, fault.code), (Outcome::FailedUnchanged, FaultCode::HardwareFault), "run {run}");
+        assert_eq!(value(&report.steps[0], "cpu.errors"), 1.0, "run {run}");
+        assert!(report.reasons[0].contains("cpu.errors of core 0"), "run {run}: {:?}", report.reasons);
+    }
+}
+
 #[test]
 fn every_core_of_this_machine_computes_rightly() {
     let burn = Burn::new();
@@ -239,8 +269,13 @@ fn a_command_is_measured_by_its_words() {
     assert_eq!((signal.value, signal.place.as_deref()), (-61.0, Some("wlan0")));
     assert!(report.steps[0].output.as_ref().is_some_and(|o| o.contains("given")));
 
+    assert_eq!(result.changed, Some(Changed::Changed), "of what a program did nobody says that it changed nothing");
+
     let (result, report) = burn.run(&with("3", json!({})));
-    assert_eq!(result.fault.expect("a fault").code, FaultCode::HardwareFault);
+    assert_eq!(
+        (result.outcome, result.fault.expect("a fault").code),
+        (Outcome::FailedChanged, FaultCode::HardwareFault)
+    );
     assert_eq!(report.reasons, ["command: program.status is 3 count (at most 0 allowed, by default)"]);
 
     let weak = json!({"limits": [{"measurement": "wifi.signal", "min": -50}]});
@@ -250,7 +285,8 @@ fn a_command_is_measured_by_its_words() {
     // What should have been measured and was not has not passed.
     let (_, report) = burn.run(&with("0", json!({"argv": ["true"]})));
     assert_eq!(report.verdict, Worst::Inconclusive, "{:?}", report.reasons);
-    let (_, report) = burn.run(&with("0", json!({"argv": ["no-such-program"]})));
+    let (result, report) = burn.run(&with("0", json!({"argv": ["no-such-program"]})));
+    assert_eq!(result.outcome, Outcome::FailedUnchanged, "it was never run");
     assert!(report.reasons[0].contains("no-such-program is not in this live system"), "{:?}", report.reasons);
     let mut optional = with("0", json!({"argv": ["no-such-program"], "required": false}));
     let (_, report) = burn.run(&optional);

@@ -56,6 +56,8 @@ fn reading_changes_nothing_and_maps_the_disk() {
     assert!(places.iter().any(|p| p.contains("loop")), "{places:?}");
     assert!(value(&report, "disk.random_read.iops") > 0.0);
     assert_eq!(value(&report, "disk.errors"), 0.0);
+    assert!(value(&report, "disk.read_twice") > 0.0, "what was read along the disk is read again anywhere");
+    assert_eq!(value(&report, "disk.inconsistent_reads"), 0.0);
     assert!(report.steps[0].unread.iter().any(|u| u.contains("loop device")), "what is not read is said");
 }
 
@@ -143,4 +145,22 @@ fn two_machines_try_their_link() {
     failed(&result, Outcome::FailedUnchanged, FaultCode::BurnInInconclusive);
     let none = speediso_tasks::plan(&task(&json!([{"step": "network", "duration": "5s"}])), &Bench::new().ctx);
     assert!(none.unwrap_err().to_string().contains("controller that pairs"));
+}
+
+/// Whoever has no controller has no partner in it: that is no fault, no pass, and nothing that ends the others.
+#[test]
+fn without_a_controller_its_link_is_skipped() {
+    let link = json!({"step": "network", "duration": "1m", "with": "controller", "required": false});
+    let pause = json!({"step": "pause", "duration": "1s"});
+    let both = task(&json!([link.clone(), pause]));
+    let plan = speediso_tasks::plan(&both, &Bench::new().ctx).unwrap();
+    assert!(plan.effects[0].contains("there is none, so the step is skipped"), "{plan}");
+    let result = Bench::new().run(&both);
+    let report = report(&result);
+    assert_eq!((result.outcome, report.steps[0].verdict.name()), (Outcome::Verified, "skipped"), "{result:?}");
+    assert!(report.steps[0].verdict.reasons()[0].contains("no controller"), "{report:?}");
+    let mut needed = link;
+    needed["required"] = json!(true);
+    let result = Bench::new().run(&task(&json!([needed])));
+    failed(&result, Outcome::FailedUnchanged, FaultCode::BurnInInconclusive);
 }

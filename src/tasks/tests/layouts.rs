@@ -196,6 +196,39 @@ fn an_mbr_is_what_others_read() {
     }
 }
 
+/// Without volumes, for which this kernel need not have device mapper.
+#[test]
+fn a_volume_group_is_found_again_and_another_is_not_taken_for_it() {
+    let bench = Bench::new();
+    let disk = LoopDisk::new(64 * MIB, 512);
+    let order = |group: &str| {
+        task(
+            &disk,
+            &json!({
+                "partitions": [
+                    {"name": "boot", "kind": "boot", "size": {"bytes": 16 * MIB}, "content": {"file_system": {"kind": "ext4"}}},
+                    {"name": "pv", "kind": "lvm", "size": "rest", "content": {"lvm": group}},
+                ],
+                "volume_groups": [{"name": group, "volumes": []}],
+            }),
+        )
+    };
+    let holds = |order: &Task| speediso_tasks::plan(order, &bench.ctx).unwrap().devices[0].found.join("\n");
+    verified(&bench.run(&order("vg-a")), Changed::Changed);
+    let before = disk.digest();
+    assert_eq!(holds(&order("vg-a")), "everything as ordered: nothing will be changed");
+    verified(&bench.run(&order("vg-a")), Changed::AlreadySo);
+    let found = holds(&order("vg-b"));
+    assert!(found.contains("not as ordered: volume group \"vg-b\": ") && found.contains("will be lost"), "{found}");
+    assert_eq!(disk.digest(), before, "a look writes nothing");
+    verified(&bench.run(&order("vg-b")), Changed::Changed);
+    // Its label is there, what it stands for is not.
+    disk.write(17 * MIB + 4096, &[0; 1 << 20]);
+    let found = holds(&order("vg-b"));
+    assert!(!found.contains("everything as ordered"), "{found}");
+    verified(&bench.run(&order("vg-b")), Changed::Changed);
+}
+
 fn kept_disk(sector: u32) -> LoopDisk {
     let disk = LoopDisk::new(96 * MIB, sector);
     disk.fill(7);

@@ -73,7 +73,7 @@ impl Sharing for Others {
             swarm.unheard(true);
         } else {
             let answer = ShareAnswer {
-                lease: Lease { epoch: Epoch(1), lease_ms: 1000, cancel: Vec::new() },
+                lease: Lease { epoch: Epoch(1), lease_ms: 1000, cancel: Vec::new(), ssh: None },
                 peers: peers.collect(),
                 ticket: if self.ticket { have } else { SegmentMap::none_of(segments) },
                 ticket_ms: 60_000,

@@ -89,7 +89,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "RAID10",
             &[SCSI, SCSI],
-            "for x in $a $b; do t sgdisk -n 1:2048:0 $x; done; sleep 1
+            "for x in $a $b; do t sgdisk -n 1:2048:0 $x; w ${x}1; done
              md /dev/md106 -e 1.2 -l 10 -n 2 --assume-clean ${a}1 ${b}1 && mkswap /dev/md106 && swapon /dev/md106",
             "grep -q md106 /proc/swaps",
         ),
@@ -102,7 +102,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "CROSSED",
             &[SCSI, SCSI],
-            "for x in $a $b; do t sgdisk -n 1:2048:+30M -n 2:0:0 $x; done; sleep 1
+            "for x in $a $b; do t sgdisk -n 1:2048:+30M -n 2:0:0 $x; w ${x}2; done
              md /dev/md108 -e 1.2 -l 1 -n 2 --assume-clean ${a}1 ${b}1 && md /dev/md109 -e 1.1 -l 0 -n 2 ${a}2 ${b}2
              lvm pvcreate -qq -y /dev/md108 && lvm vgcreate -qq crossed /dev/md108 && lvm lvcreate -qq -y -Zn -Wn -L 8M -n one crossed
              echo -n secret | t cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 /dev/md109 -
@@ -150,7 +150,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "SWAP",
             &[SCSI],
-            "t sgdisk -n 1:2048:0 $a; sleep 1; mkswap ${a}1 && swapon ${a}1",
+            "t sgdisk -n 1:2048:0 $a; w ${a}1; mkswap ${a}1 && swapon ${a}1",
             "grep -q '^/dev/sd.*1 ' /proc/swaps",
         ),
         mounted(
@@ -164,15 +164,15 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "BCACHE",
             &[SCSI, LARGE],
-            "t make-bcache --writeback --bucket 256k -B $a -C $b && sleep 1
-             for x in $b $a; do echo $x >/sys/fs/bcache/register || true; done; sleep 2
+            "t make-bcache --writeback --bucket 256k -B $a -C $b
+             for x in $b $a; do echo $x >/sys/fs/bcache/register || true; done; w /sys/block/bcache0/bcache/cache
              t mke2fs -q -t ext4 /dev/bcache0",
             "[ -e /sys/block/bcache0/bcache/cache ]",
         ),
         case(
             "WAITING",
             &[SCSI, SCSI],
-            "t make-bcache -B $a -C $b && sleep 1; echo $a >/sys/fs/bcache/register; sleep 1",
+            "t make-bcache -B $a -C $b; echo $a >/sys/fs/bcache/register; w /sys/block/${a##*/}/bcache",
             "ls -d /sys/block/sd*/bcache",
         ),
         mounted(
@@ -203,7 +203,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "TABLE",
             &[NVME_4K],
-            "t sgdisk -n 1:256:+8M -n 2:0:0 $a; sleep 1; t mke2fs -q -t ext4 ${a}p1 && mkswap ${a}p2",
+            "t sgdisk -n 1:256:+8M -n 2:0:0 $a; w ${a}p2; t mke2fs -q -t ext4 ${a}p1 && mkswap ${a}p2",
             "ls /sys/class/block | grep -q 'nvme.*p2'",
         ),
         // In the firmware there is an entry that boots from it.

@@ -43,6 +43,25 @@ pub enum Concerns {
     Work,
 }
 
+/// What goes on beside the tasks of the engine, for whoever must not disturb it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beside {
+    #[default]
+    Nothing,
+    Runs(&'static str),
+    Failed(&'static str),
+}
+
+impl Beside {
+    #[must_use]
+    pub fn why_busy(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Runs(why) | Self::Failed(why) => Some(why),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     pub product: String,
@@ -65,6 +84,7 @@ pub struct Status {
     /// How the last task ended.
     pub last: Option<String>,
     pub fault: Option<ShownFault>,
+    pub beside: Beside,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -134,6 +154,15 @@ impl Board {
     pub fn granted(&self, order: &str, index: u32, of: u32) {
         let short: String = order.chars().take(8).collect();
         self.set(|status| status.order = Some(format!("{short}, task {} of {of}", index + 1)));
+    }
+
+    #[must_use]
+    pub fn has_order(&self) -> bool {
+        self.0.borrow().order.is_some()
+    }
+
+    pub fn beside(&self, beside: Beside) {
+        self.set(|status| status.beside = beside);
     }
 
     pub fn idle(&self) {

@@ -24,18 +24,19 @@ pub(super) fn start(program: Program, console: &Path, vt: bool) -> io::Result<Ch
     // O_NONBLOCK belongs to the open file: a shell must not get ours.
     let tty = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(console)?;
     terminal::set_sane(&tty)?;
-    let mut command = Command::new("/bin/busybox");
-    command.args(["setsid", "-c"]);
+    // util-linux's in the live flavour, busybox's in the ramdisk: both know `-c`.
+    let mut command = Command::new("/usr/bin/setsid");
+    command.arg("-c");
     match program {
         Program::Shell => {
             use std::io::Write as _;
             (&tty).write_all(SHELL_HINT)?;
-            command.args(["/bin/busybox", "sh", "-l"]);
+            command.args(["/bin/sh", "-l"]);
         }
         Program::NetworkDoctor => {
             // What it found stays until a person has read it.
             let script = "\"$0\" network-doctor; echo; printf 'Enter: back '; read -r _";
-            command.args(["/bin/busybox", "sh", "-c", script]).arg(std::env::current_exe()?);
+            command.args(["/bin/sh", "-c", script]).arg(std::env::current_exe()?);
         }
     }
     command

@@ -36,6 +36,7 @@ use crate::engine::Engine;
 use crate::logs::{LogLayer, Logs, filter};
 use board::Board;
 pub use plain::Supervised;
+pub(crate) use qr::page_of_errors;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 

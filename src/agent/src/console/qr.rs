@@ -19,6 +19,14 @@ pub(super) enum Glyphs {
     Ascii,
 }
 
+/// Where faults are explained: what the command line names, or the build, or else the controller, which serves the page too.
+/// Nowhere without any of them.
+#[must_use]
+pub(crate) fn page_of_errors(named: Option<&str>, controller: Option<&str>) -> String {
+    let at_controller = || controller.map(|url| format!("{}/docs/errors", url.trim_end_matches('/')));
+    named.or(option_env!("SPEEDISO_DOCS")).map(str::to_owned).or_else(at_controller).unwrap_or_default()
+}
+
 /// What the pictures may say, best first. `None` when nothing failed.
 fn texts(status: &Status) -> Option<Vec<String>> {
     let fault = status.fault.as_ref()?;
@@ -167,6 +175,19 @@ mod tests {
         let status = failed(FaultCode::NoDhcp, "https://docs.example/errors.html");
         let said = scanned(&grid(&status, vga, Glyphs::HalfBlocks), vga);
         assert_eq!(said, "https://docs.example/errors.html?machine=CZ22100ABC&build=42#no-dhcp");
+    }
+
+    #[test]
+    fn without_a_page_of_its_own_it_leads_to_the_controllers() {
+        let vga = Area { rows: 25, cols: 80 };
+        let page = |named, controller| page_of_errors(named, controller);
+        let status = failed(FaultCode::TlsPinMismatch, &page(None, Some("https://192.0.2.1:8443/")));
+        let said = scanned(&grid(&status, vga, Glyphs::HalfBlocks), vga);
+        assert_eq!(said, "https://192.0.2.1:8443/docs/errors?machine=CZ22100ABC&build=42#tls-pin-mismatch");
+        assert_eq!(page(Some("https://docs.example/e"), Some("https://192.0.2.1:8443")), "https://docs.example/e");
+        // Nobody explains it: it says what it is.
+        let status = failed(FaultCode::NoDhcp, &page(None, None));
+        assert_eq!(scanned(&grid(&status, vga, Glyphs::HalfBlocks), vga), "SPEEDISO NO-DHCP CZ22100ABC B42");
     }
 
     #[test]

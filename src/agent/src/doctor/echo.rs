@@ -129,26 +129,36 @@ const SIZES: [u32; 14] = [9000, 8000, 4000, 2000, 1500, 1492, 1480, 1460, 1450, 
 const TRY: Duration = Duration::from_millis(700);
 
 pub(super) async fn path_mtu(to: IpAddr, scope: u32, interface: u32) -> io::Result<PathMtu> {
-    if !matches!(twice(to, scope, smallest(to)).await?, Echo::Answered(_)) {
-        return Ok(PathMtu::NoAnswer);
-    }
+    let Echo::Answered(took) = twice(to, scope, smallest(to)).await? else { return Ok(PathMtu::NoAnswer) };
+    // On a long way an answer takes its time: what is not there yet is not lost.
+    let patience = (took * 2).clamp(TRY / 3, TRY);
     let is_told = match twice(to, scope, interface).await? {
         Echo::Answered(_) => return Ok(PathMtu::Whole(interface)),
         Echo::TooLarge => true,
         Echo::Silence => false,
     };
-    let tries = SIZES.into_iter().filter(|size| *size < interface && *size > smallest(to)).map(|size| async move {
-        let answer = twice(to, scope, size).await?;
-        Ok::<_, io::Error>((size, matches!(answer, Echo::Answered(_))))
-    });
-    let answers = futures_util::future::try_join_all(tries).await?;
+    let sizes = SIZES.into_iter().filter(|size| *size < interface && *size > smallest(to));
+    let fits = |size| async move { Ok::<_, io::Error>(matches!(twice(to, scope, size).await?, Echo::Answered(_))) };
+    let mut answers = Vec::new();
+    if is_told {
+        // What a router says of one packet reaches every raw socket that speaks with this address: one at a time.
+        for size in sizes {
+            answers.push((size, fits(size).await?));
+            if answers.last().is_some_and(|(_, fits)| *fits) {
+                break;
+            }
+        }
+    } else {
+        let tries = sizes.map(|size| async move { Ok::<_, io::Error>((size, fits(size).await?)) });
+        answers = futures_util::future::try_join_all(tries).await?;
+    }
     let mut most = answers.iter().filter(|(_, is)| *is).map(|(size, _)| *size).max().unwrap_or(smallest(to));
     let mut too_much =
         answers.iter().filter(|(size, is)| !is && *size > most).map(|(s, _)| *s).min().unwrap_or(interface);
     // To the byte: what an operator enters as MTU somewhere.
     while too_much - most > 1 {
         let middle = most + (too_much - most) / 2;
-        match echo(to, scope, middle, TRY / 3).await? {
+        match echo(to, scope, middle, patience).await? {
             Echo::Answered(_) => most = middle,
             Echo::TooLarge | Echo::Silence => too_much = middle,
         }

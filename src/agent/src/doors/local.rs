@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::json;
+use speediso_model::event::EventKind;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::SkipList;
 use speediso_model::id::{OrderId, RunId};
@@ -22,6 +23,7 @@ use speediso_model::taskfile::TaskFile;
 use speediso_sys::efi;
 use speediso_sys::roots::Roots;
 
+use super::reboots;
 use crate::cmdline::Config;
 use crate::engine::{Engine, StartGate, Submission};
 use crate::state::StateDir;
@@ -29,10 +31,8 @@ use crate::state::StateDir;
 const MAX_TASK_FILE: usize = 4 << 20;
 const FETCH: Duration = Duration::from_secs(30);
 /// Our vendor GUID, for what must outlast a boot.
-const VENDOR: efi::Guid = efi::Guid("6f0f9b1c-2c1f-4f0e-9a53-5d1f6a0b7c44");
+pub(super) const VENDOR: efi::Guid = efi::Guid("6f0f9b1c-2c1f-4f0e-9a53-5d1f6a0b7c44");
 const BEGUN: &str = "SpeedisoBegun";
-/// UEFI 2.10, 8.2: non-volatile, boot services, runtime.
-const ATTRIBUTES: u32 = 0x7;
 
 /// This machine, as far as orders name it.
 #[derive(Clone, Debug)]
@@ -61,9 +61,11 @@ impl Machine {
 }
 
 /// Tasks that somebody permitted for this machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Permitted {
     tasks: Vec<Task>,
+    /// Restarts after the tasks.
+    reboots: u16,
     /// Nothing is started after this.
     expires: Option<Timestamp>,
     /// Recorded before the first change, refused when recorded.
@@ -95,13 +97,19 @@ impl Permitted {
             .map_err(|_| bad())?;
         let file = TaskFile::parse(bytes)?;
         machine.must_be(&file.machine)?;
-        refuse_if_begun(file.order, state, roots)?;
+        reboots::possible(file.reboots, roots)?;
+        // Its restarts lead here again; its tasks are done.
+        let restarted = file.reboots > 0 && reboots::under_way(file.order, roots)?;
+        if !restarted {
+            refuse_if_begun(file.order, state, roots)?;
+        }
         let permitted = Self {
-            tasks: file.tasks,
+            tasks: if restarted { Vec::new() } else { file.tasks },
+            reboots: file.reboots,
             expires: Some(file.expires),
             order: Some(file.order),
-            expect_plans: Vec::new(),
             skip: file.skip_block_devices,
+            ..Self::default()
         };
         permitted.refuse_if_expired()?;
         Ok(permitted)
@@ -123,7 +131,7 @@ impl Permitted {
             tasks.retain(|t| !matches!(t, Task::Power(_)));
             tasks.push(Task::Power(PowerTask { action: PowerAction::PowerOff }));
         }
-        Ok(Self { tasks, expires: None, order: None, expect_plans: Vec::new(), skip: SkipList::default() })
+        Ok(Self { tasks, ..Self::default() })
     }
 
     /// From a person at the machine.
@@ -146,10 +154,10 @@ impl Permitted {
         // Whoever sits there may do the same twice.
         let permitted = Self {
             tasks: file.tasks,
+            reboots: file.reboots,
             expires: Some(file.expires),
-            order: None,
-            expect_plans: Vec::new(),
             skip: file.skip_block_devices,
+            ..Self::default()
         };
         permitted.refuse_if_expired()?;
         Ok(permitted)
@@ -163,19 +171,27 @@ impl Permitted {
         if let Some(task) = tasks.iter().find(|task| task.is_destructive()) {
             return Err(Fault::new(FaultCode::NotArmed, format!("{} destroys data", task.kind())));
         }
-        Ok(Self { tasks, expires: None, order: None, expect_plans: Vec::new(), skip: SkipList::default() })
+        Ok(Self { tasks, ..Self::default() })
     }
 
     /// Only to look: nothing of it can be started.
     #[must_use]
     pub fn to_look_at(tasks: Vec<Task>) -> Self {
-        Self {
-            tasks,
-            expires: Some(Timestamp::UNIX_EPOCH),
-            order: None,
-            expect_plans: Vec::new(),
-            skip: SkipList::default(),
+        Self { tasks, expires: Some(Timestamp::UNIX_EPOCH), ..Self::default() }
+    }
+
+    /// Where nothing would go on with it after a restart.
+    ///
+    /// # Errors
+    /// When it asks for restarts.
+    pub fn in_one_boot(self) -> Result<Self, Fault> {
+        if self.reboots == 0 {
+            return Ok(self);
         }
+        let message = "the task file asks for restarts, after which nothing would go on with it: nothing was done";
+        let how =
+            "restarts are for a signed file that every boot presents (speediso.tasks=), or for a controller's order";
+        Err(Fault::new(FaultCode::Unsupported, message).because(how))
     }
 
     /// Only destructive plans with one of these digests, if there are any.
@@ -218,27 +234,35 @@ impl Permitted {
                 tracing::warn!("what was done here cannot be recorded beyond a reboot: powering off instead");
                 power.action = PowerAction::PowerOff;
             }
-            let gate = std::sync::Arc::new(Gate {
-                expires: self.expires,
-                expect_plans: self.expect_plans.clone(),
-                order: self.order,
-                state: state.clone(),
-                roots: roots.clone(),
-            });
-            let run = RunId::random();
-            let kind = task.kind();
-            let result = match engine.submit(Submission { run, task, dry_run, skip: self.skip.clone(), gate }) {
-                Ok(()) => engine.ended(run).await,
-                Err(fault) => Err(fault),
-            };
-            let result = result.unwrap_or_else(|fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault));
+            let result = self.one(task, engine, state, roots, dry_run).await;
             let good = result.outcome.is_success();
             results.push(result);
             if !good {
                 return results;
             }
         }
+        if let Some(order) = self.order.filter(|_| self.reboots > 0 && !dry_run) {
+            let run = async |task: Task| self.one(task, engine, state, roots, false).await;
+            let tell = |text| engine.tell(None, EventKind::Notice { text });
+            results.push(reboots::go_on(self.reboots, order, roots, run, tell).await);
+        }
         results
+    }
+
+    async fn one(&self, task: Task, engine: &Engine, state: &StateDir, roots: &Roots, dry_run: bool) -> TaskResult {
+        let gate = std::sync::Arc::new(Gate {
+            expires: self.expires,
+            expect_plans: self.expect_plans.clone(),
+            order: self.order,
+            state: state.clone(),
+            roots: roots.clone(),
+        });
+        let (run, kind) = (RunId::random(), task.kind());
+        let result = match engine.submit(Submission { run, task, dry_run, skip: self.skip.clone(), gate }) {
+            Ok(()) => engine.ended(run).await,
+            Err(fault) => Err(fault),
+        };
+        result.unwrap_or_else(|fault| TaskResult::failed(kind, Outcome::FailedUnchanged, fault))
     }
 }
 
@@ -406,7 +430,7 @@ fn record_begun(order: OrderId, state: &StateDir, roots: &Roots) -> Result<(), F
             ids.extend_from_slice(order.0.as_bytes());
             // Firmware has little room; the oldest have expired long ago.
             let keep = ids.len().saturating_sub(16 * 16);
-            efi::write(roots, BEGUN, VENDOR, ATTRIBUTES, &ids[keep..]).map_err(|e| failed(&e))?;
+            efi::write(roots, BEGUN, VENDOR, efi::DURABLE, &ids[keep..]).map_err(|e| failed(&e))?;
         }
     }
     Ok(())
@@ -459,6 +483,31 @@ mod tests {
     }
 
     #[test]
+    fn restarts_need_somewhere_to_be_counted_and_lead_back_to_their_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = StateDir::open(&dir.path().join("state")).expect("a state directory");
+        let roots = Roots::under(dir.path());
+        let pair = Ed25519KeyPair::generate().expect("a key");
+        let key: [u8; 32] = pair.public_key().as_ref().try_into().expect("32 bytes");
+        let text = file("S1", "2100-01-01T00:00:00Z").replace("\"tasks\"", "\"reboots\":2,\"tasks\"");
+        let signature = hex(pair.sign(text.as_bytes()).as_ref());
+        let permitted = || Permitted::by_signature(text.as_bytes(), &signature, &key, &machine(), &state, &roots);
+        let fault = permitted().expect_err("BIOS");
+        assert!(fault.code == FaultCode::Unsupported && fault.message.contains("nothing was done"), "{fault}");
+
+        std::fs::create_dir_all(&roots.efivars).expect("made");
+        let first = permitted().expect("UEFI");
+        assert_eq!((first.tasks.len(), first.reboots), (1, 2));
+        assert_eq!(first.in_one_boot().expect_err("nobody goes on").code, FaultCode::Unsupported);
+        let order = "6f1f6e0e-54a9-4bd5-a7c0-8f2b2a3c1d11".parse().expect("an id");
+        record_begun(order, &state, &roots).expect("recorded");
+        assert_eq!(permitted().expect_err("begun, and its restarts are not").code, FaultCode::AlreadyDone);
+        reboots::tests::under_way_for(order, &roots);
+        let again = permitted().expect("its restarts are under way");
+        assert_eq!((again.tasks.len(), again.reboots), (0, 2), "what is done is not done again");
+    }
+
+    #[test]
     fn an_armed_line_powers_off_and_names_its_machine() {
         let line = "SPEEDISO=wipe speediso.arm=S1 speediso.root_device=serial=D1";
         let config = Config::from_cmdline(line).expect("good");
@@ -478,6 +527,18 @@ mod tests {
         Permitted::harmless(tasks).expect("it only looks");
         let wipe = from_cmdline(Profile::Wipe, &config).expect("all disks");
         assert_eq!(Permitted::harmless(wipe).expect_err("it destroys").code, FaultCode::NotArmed);
+    }
+
+    #[test]
+    fn a_program_of_a_scenario_needs_the_name_too() {
+        let step = r#"{"step":"command","duration":"1m","argv":["sh","-c","true"]}"#;
+        let task = format!(r#"{{"task":"burn_in","scenario":{{"version":1,"name":"x","steps":[{step}]}}}}"#);
+        let wipe = r#"{"task":"wipe","devices":"all_disks","level":"clear"}"#;
+        let text = file("S1", "2100-01-01T00:00:00Z").replace(wipe, &task);
+        let parsed = || TaskFile::parse(text.as_bytes()).expect("good");
+        assert_eq!(Permitted::by_hand(parsed(), None, &machine()).expect_err("unarmed").code, FaultCode::NotArmed);
+        assert!(Permitted::by_hand(parsed(), Some("S1"), &machine()).is_ok());
+        assert_eq!(Permitted::harmless(parsed().tasks).expect_err("it may destroy").code, FaultCode::NotArmed);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! machine (`epoch-stale`) or a refusal that no repetition changes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -22,6 +22,7 @@ use speediso_model::fault::{Fault, FaultClass, FaultCode};
 use speediso_model::id::{BootId, Epoch, RunId};
 use speediso_model::inventory::SystemVendor;
 use speediso_model::lldp::{self, Heard, INTERVAL_SECONDS};
+use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::task::Task;
 use speediso_sys::clock;
@@ -33,15 +34,19 @@ use crate::client::Client;
 use crate::doctor::{self, Examination};
 use crate::engine::{Engine, StartGate, Submission};
 use crate::identity::{BootKey, Session};
+use crate::idle;
+use crate::live;
 use crate::logs::{Logs, upload};
 use crate::share::Share;
-use crate::ssh::Ssh;
+use crate::ssh::{self, Desk, Ssh};
 use crate::state::StateDir;
-use crate::tls::{self, Purpose, Validity};
+use crate::tls::{self, Identity, Purpose, Validity};
 
 /// Longer than this between two deliveries only when nothing happens.
 const DELIVER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(10);
+/// Between two questions of which the first was answered at once, and with no task.
+const NEWS_PAUSE: Duration = Duration::from_millis(250);
 const BATCH: usize = 100;
 /// Of JSON in one delivery; what the controller takes is four times that.
 const BATCH_BYTES: usize = 1 << 20;
@@ -64,12 +69,18 @@ pub struct Native {
     pub address: Option<String>,
     /// Enrol and report, but take no work.
     pub only_report: bool,
+    /// Where to go on before any work is taken.
+    pub live: Option<live::Entry>,
     /// Who was heard at the other end of the cables, as it comes in.
     pub neighbours: Option<watch::Receiver<Vec<Heard>>>,
+    /// Whether all disks are there, for which enrolling need not wait; if it is known.
+    pub disks: Option<watch::Receiver<bool>>,
     /// What is sent along, where there is a log to send.
     pub logs: Option<Logs>,
     /// What to look at once when enrolling fails, if anything.
     pub examination: Option<Examination>,
+    /// When a machine without work may leave, as its command line says.
+    pub idle: Option<idle::Word>,
 }
 
 impl Native {
@@ -80,8 +91,9 @@ impl Native {
         let mut idle = Some(idle);
         let mut backoff = Backoff::default();
         loop {
-            let Err(fault) = self.run(state, engine, ssh, &mut idle).await;
+            let Err(fault) = Box::pin(self.run(state, engine, ssh, &mut idle)).await;
             if is_final(&fault) {
+                ssh.unattended(false);
                 // A disk is not left in the middle of a write because nobody listens any more.
                 engine.at_rest().await;
                 self.tell_the_end(state, engine).await;
@@ -127,12 +139,15 @@ impl Native {
                 session
             }
             None => {
-                let session = self.enrol(&key, state, engine).await?;
+                let session = self.enrol(&key, state, engine, ssh).await?;
                 session.store(state)?;
                 tracing::info!("enrolled as {} ({}), epoch {}", session.name, session.node, session.epoch);
                 session
             }
         };
+        // There may be work at any moment; the first answer says whether.
+        ssh.unattended(!self.only_report);
+        ssh.set_policy(session.ssh);
         ssh.add_keys(&session.ssh_keys);
         engine.board().enrolled(&session.name);
         let identity = key.identity(&session.certificate)?;
@@ -141,6 +156,10 @@ impl Native {
         engine.set_http(images);
         engine.set_controller(self.controller.clone());
 
+        if let Some(disks) = &self.disks {
+            // A sender that is gone will not say more.
+            let _ = disks.clone().wait_for(|settled| *settled).await;
+        }
         let inventory = tokio::task::spawn_blocking({
             let engine = engine.clone();
             move || engine.inventory()
@@ -164,19 +183,28 @@ impl Native {
         }
 
         let neighbours = tell_neighbours(watched.clone(), self.neighbours.clone(), engine.clone(), report);
-        let deliver = deliver(watched.clone(), engine.clone(), session.epoch);
-        let work = self.work(watched, engine.clone(), session.epoch, idle);
-        let renew = renew(current, &key, self, session.clone(), state, engine, &share);
+        let (desk, wishes) = Desk::new();
+        let (identities, identity) = watch::channel(identity);
+        let way = ssh::Way { controller: self.controller.clone(), pins: self.pins.clone() };
+        let attend = ssh::attend(wishes, ssh.clone(), watched.clone(), identity, way, session.epoch);
+        let ship = ssh::ship(watched.clone(), session.epoch);
+        let leave = idle::leave(idle::after(self.idle, session.idle_reboot_s), engine.clone(), ssh.clone());
+        let deliver = deliver(watched.clone(), engine.clone(), session.epoch, desk.clone());
+        let work = self.work(watched, engine.clone(), session.epoch, desk, ssh, idle);
+        let renew = renew(current, identities, &key, self, session.clone(), state, engine, &share);
         tokio::select! {
             fault = deliver => Err(fault),
             fault = work => Err(fault),
             Err(fault) = neighbours => Err(fault),
             never = renew => match never {},
             never = upload => match never {},
+            never = attend => match never {},
+            never = ship => match never {},
+            never = leave => match never {},
         }
     }
 
-    async fn enrol(&self, key: &BootKey, state: &StateDir, engine: &Engine) -> Result<Session, Fault> {
+    async fn enrol(&self, key: &BootKey, state: &StateDir, engine: &Engine, ssh: &Ssh) -> Result<Session, Fault> {
         let client = Client::new(&self.controller, &self.pins, None)?;
         let mut request = EnrolRequest {
             token: self.token.clone(),
@@ -186,6 +214,8 @@ impl Native {
             macs: self.macs.clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             build: self.build.clone(),
+            ssh_host_key: ssh.host_key().await,
+            address: self.address.clone(),
         };
         let mut backoff = Backoff::default();
         let mut said = None;
@@ -194,6 +224,7 @@ impl Native {
             match client.post::<EnrolAnswer>(path::ENROL, &request).await {
                 Ok(EnrolAnswer::Admitted(admission)) => return self.admitted(admission),
                 Ok(EnrolAnswer::Pending { code, retry_ms, .. }) => {
+                    ssh.unattended(false);
                     backoff.reset();
                     if said != Some(FaultCode::NotApproved) {
                         said = Some(FaultCode::NotApproved);
@@ -209,6 +240,7 @@ impl Native {
                     match client.signed_time().await.and_then(|ms| self.set_clock(ms)) {
                         Ok(()) => {}
                         Err(fault) => {
+                            ssh.unattended(false);
                             say_once(engine, &mut said, &fault);
                             tokio::time::sleep(backoff.next()).await;
                         }
@@ -216,6 +248,7 @@ impl Native {
                 }
                 Err(fault) if is_final(&fault) => return Err(fault),
                 Err(fault) => {
+                    ssh.unattended(false);
                     say_once(engine, &mut said, &fault);
                     // Once: what the network is like does not depend on how often one asks. Beside the tries, which
                     // may succeed meanwhile.
@@ -248,6 +281,8 @@ impl Native {
         client: watch::Receiver<Client>,
         engine: Engine,
         epoch: Epoch,
+        desk: Desk,
+        ssh: &Ssh,
         idle: &mut Option<impl FnOnce()>,
     ) -> Fault {
         // What ended before we were restarted, or goes on from before we lost the controller.
@@ -257,19 +292,28 @@ impl Native {
                 return fault;
             }
         }
+        let mut only_report = self.only_report;
+        if let Some(live) = &self.live
+            && let Some(unknown_names) = live.enter(&engine, ssh).await
+        {
+            only_report = true;
+            trouble(&engine, unknown_names);
+        }
         let mut backoff = Backoff::default();
         let mut said = None;
         loop {
+            let asked = Instant::now();
             match latest(&client).get::<NextAnswer>(path::NEXT, &NextQuery { epoch, wait: 25 }).await {
                 Ok(answer) => {
                     if said.take().is_some() {
                         tracing::info!("the controller answers again");
                     }
                     backoff.reset();
-                    heed(&engine, &answer.lease);
+                    heed(&engine, &answer.lease, &desk);
                     engine.board().heard();
                     if answer.idle {
                         engine.board().idle();
+                        ssh.unattended(false);
                     }
                     if answer.idle
                         && let Some(idle) = idle.take()
@@ -277,7 +321,7 @@ impl Native {
                         idle();
                     }
                     match answer.grant {
-                        Some(grant) if self.only_report => {
+                        Some(grant) if only_report => {
                             tracing::warn!(
                                 "not taking task {}: the command line names an unknown task",
                                 grant.task.kind()
@@ -285,15 +329,23 @@ impl Native {
                             tokio::time::sleep(QUIET).await;
                         }
                         Some(grant) => {
-                            if let Err(fault) = carry_out(&client, &engine, epoch, grant).await {
-                                return fault;
+                            ssh.unattended(true);
+                            match carry_out(&client, &engine, epoch, grant).await {
+                                // Whoever looks into it is to find the door open.
+                                Ok(outcome) if !outcome.is_success() => ssh.unattended(false),
+                                Ok(_) => {}
+                                Err(fault) => return fault,
                             }
                         }
+                        // Answered at once, with something for the desk: that takes a moment.
+                        None if asked.elapsed() < NEWS_PAUSE => tokio::time::sleep(NEWS_PAUSE).await,
                         None => {}
                     }
                 }
                 Err(fault) if is_final(&fault) => return fault,
                 Err(fault) => {
+                    // Nothing runs here, and nobody gives any work.
+                    ssh.unattended(false);
                     say_once(&engine, &mut said, &fault);
                     tokio::time::sleep(backoff.next()).await;
                 }
@@ -335,7 +387,12 @@ async fn upload_if(logs: Option<Logs>, client: watch::Receiver<Client>, epoch: E
     }
 }
 
-async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epoch, grant: Grant) -> Result<(), Fault> {
+async fn carry_out(
+    client: &watch::Receiver<Client>,
+    engine: &Engine,
+    epoch: Epoch,
+    grant: Grant,
+) -> Result<Outcome, Fault> {
     let run = grant.run;
     engine.board().granted(&grant.order.to_string(), grant.index, grant.of);
     tracing::info!("order {}: task {} of {}, {}", grant.order, grant.index + 1, grant.of, grant.task.kind());
@@ -352,12 +409,8 @@ async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epo
         // Granted twice: the first one counts.
         Err(fault) if fault.code == FaultCode::AlreadyDone => {}
         Err(fault) => {
-            let result = speediso_model::outcome::TaskResult::failed(
-                "submit",
-                speediso_model::outcome::Outcome::FailedUnchanged,
-                fault,
-            );
-            return end(client, epoch, run, result).await;
+            let result = TaskResult::failed("submit", Outcome::FailedUnchanged, fault);
+            return end(client, epoch, run, result).await.map(|()| Outcome::FailedUnchanged);
         }
     }
     let result = engine.ended(run).await?;
@@ -368,15 +421,12 @@ async fn carry_out(client: &watch::Receiver<Client>, engine: &Engine, epoch: Epo
         let report = InventoryReport { epoch, inventory };
         let _: serde_json::Value = persist(client, Method::PUT, path::INVENTORY, &report).await?;
     }
-    end(client, epoch, run, result).await
+    let outcome = result.outcome;
+    end(client, epoch, run, result).await?;
+    Ok(outcome)
 }
 
-async fn end(
-    client: &watch::Receiver<Client>,
-    epoch: Epoch,
-    run: RunId,
-    result: speediso_model::outcome::TaskResult,
-) -> Result<(), Fault> {
+async fn end(client: &watch::Receiver<Client>, epoch: Epoch, run: RunId, result: TaskResult) -> Result<(), Fault> {
     let request = EndRequest { epoch, result };
     let path = path::END.replace("{run}", &run.to_string());
     let answer: EndAnswer = persist(client, Method::POST, &path, &request).await?;
@@ -408,7 +458,7 @@ impl StartGate for Recorded {
     }
 }
 
-async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch) -> Fault {
+async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch, desk: Desk) -> Fault {
     let mut changes = engine.changes();
     let mut backoff = Backoff::default();
     let mut said = None;
@@ -424,7 +474,7 @@ async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch) 
                 if last.is_some() {
                     engine.acknowledge(answer.acknowledged);
                 }
-                heed(&engine, &answer.lease);
+                heed(&engine, &answer.lease, &desk);
                 // More than one delivery holds is sent at once; anything else a little later, with what comes by then.
                 if last.is_none_or(|seq| answer.acknowledged < seq) || engine.unacknowledged(1, 0).is_empty() {
                     tokio::time::sleep(DELIVER_AT_MOST_EVERY).await;
@@ -444,8 +494,10 @@ async fn deliver(client: watch::Receiver<Client>, engine: Engine, epoch: Epoch) 
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "everything that holds a certificate gets the new one")]
 async fn renew(
     current: watch::Sender<Client>,
+    identities: watch::Sender<Identity>,
     key: &BootKey,
     native: &Native,
     mut session: Session,
@@ -467,6 +519,7 @@ async fn renew(
             engine.set_http(images);
             share.renewed(&identity)?;
             current.send_replace(Client::new(&native.controller, &native.pins, Some(&identity))?);
+            identities.send_replace(identity);
             Ok::<(), Fault>(())
         };
         // There are many hours left: whatever is wrong, it is tried again long before the certificate ends.
@@ -506,7 +559,8 @@ async fn persist<T: DeserializeOwned>(
     }
 }
 
-fn heed(engine: &Engine, lease: &Lease) {
+fn heed(engine: &Engine, lease: &Lease, desk: &Desk) {
+    desk.lay(lease);
     for run in &lease.cancel {
         engine.cancel(*run);
     }

@@ -19,6 +19,9 @@ use crate::state;
 /// Everything that was said in this boot, for whoever comes by ssh; the motd names it.
 pub(crate) const FILE: &str = "/run/speediso/agent.log";
 
+/// The target of lines that systemd's journal has already.
+pub(crate) const FROM_JOURNAL: &str = "journal";
+
 #[must_use]
 pub fn filter(debug: bool) -> Targets {
     let chatter = ["h2", "hyper", "rustls"].map(|name| (name, LevelFilter::INFO));
@@ -33,6 +36,8 @@ pub fn filter(debug: bool) -> Targets {
 pub struct LogLayer {
     logs: Logs,
     file: Option<Mutex<File>>,
+    /// Standard error goes to systemd's journal.
+    journal: bool,
 }
 
 impl LogLayer {
@@ -44,7 +49,7 @@ impl LogLayer {
             .mode(0o700)
             .create(state::DEFAULT)
             .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(FILE));
-        Self { logs, file: file.ok().map(Mutex::new) }
+        Self { logs, file: file.ok().map(Mutex::new), journal: std::env::var_os("JOURNAL_STREAM").is_some() }
     }
 }
 
@@ -64,6 +69,17 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         {
             // The ring has it in any case.
             let _ = writeln!(file, "{line}");
+        }
+        // What came from the journal is in it.
+        if self.journal && event.metadata().target() != FROM_JOURNAL {
+            // sd-daemon(3): the level in front. The journal has times of its own.
+            let priority = match level {
+                LogLevel::Error => 3,
+                LogLevel::Warn => 4,
+                LogLevel::Info => 6,
+                _ => 7,
+            };
+            let _ = writeln!(std::io::stderr(), "<{priority}>{}", line.text);
         }
     }
 }
@@ -103,7 +119,7 @@ mod tests {
     #[test]
     fn what_is_said_is_kept_as_one_line_without_secrets() {
         let logs = Logs::default();
-        let layer = LogLayer { logs: logs.clone(), file: None };
+        let layer = LogLayer { logs: logs.clone(), file: None, journal: false };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!(disk = "sda", n = 3, "two\nlines\x1b[2J speediso.token=CANARY");
         });

@@ -13,7 +13,7 @@ use speediso_model::log::{LogLevel, LogLine, LogSource, one_line};
 use tokio::sync::watch;
 
 pub use kernel::follow as follow_kernel;
-pub(crate) use layer::FILE;
+pub(crate) use layer::{FILE, FROM_JOURNAL};
 pub use layer::{LogLayer, filter};
 pub use ring::{Batch, Ring};
 pub(crate) use upload::upload;

@@ -15,6 +15,7 @@ pub(crate) mod dns;
 pub(crate) mod ear;
 mod error;
 pub(crate) mod frame;
+pub(crate) mod kept;
 mod layer;
 mod lease;
 mod link;
@@ -27,6 +28,7 @@ mod reach;
 mod renew;
 mod resolver;
 mod socket;
+mod term;
 mod upper;
 mod v6;
 
@@ -251,7 +253,7 @@ impl Candidates {
         }
         if let (Some(mac), None) = (&boot_mac, preferred) {
             notes.push(format!(
-                "no interface has the address {mac} that BOOTIF names (is its driver missing?): trying all"
+                "no interface has the address {mac} that the machine was started over (is its driver missing?): trying all"
             ));
         } else if let (Some(mac), None) = (&config.boot_mac, &boot_mac) {
             notes.push(format!("BOOTIF={mac} is no MAC address: ignored"));

@@ -20,6 +20,7 @@ use super::choice::{Held, Lane, Standing, decide};
 use super::link::{self, Links, Nic};
 use super::reach::{Goal, reaches};
 use super::resolver::{Family, Resolver};
+use super::term::Keeper;
 use super::v6;
 use super::{Configured, Ipv6, Method, NetConfig, Tried, dhcp, error, no_carrier, renew};
 
@@ -203,10 +204,7 @@ impl Drop for Task {
 }
 
 #[derive(Debug, Default)]
-struct Keepers {
-    v4: Vec<renew::Keeper>,
-    v6: Vec<v6::Keeper>,
-}
+struct Keepers(Vec<Keeper>);
 
 impl Keepers {
     /// Puts what was granted in force for good. Returns what should be known.
@@ -220,7 +218,7 @@ impl Keepers {
                     notes.push(fault.to_string());
                 }
                 apply::names(nic, &settings, &common.resolver, &mut notes);
-                self.v4.extend(renew::Keeper::start(
+                self.0.extend(renew::start(
                     nic.clone(),
                     lease,
                     common.hostname.as_deref(),
@@ -232,7 +230,7 @@ impl Keepers {
             Held::V6(gained) => {
                 let mut notes = gained.notes.clone();
                 notes.extend(common.resolver.set(Family::V6, nic.index, gained.names.clone()));
-                self.v6.extend(v6::Keeper::start(nic, &gained, &common.resolver));
+                self.0.extend(v6::start(nic, &gained, &common.resolver));
                 notes
             }
         }

@@ -1,12 +1,9 @@
-//! Keeping a lease while the agent lives (RFC 2131 section 4.4.5).
-//!
-//! bound --T1--> renewing (its server) --T2--> rebinding (any server) --end--> without an address, asking anew for
-//! ever. A refusal leads to the last at once. An address that changes is reported in the log, and connections over the
-//! old one break: that is the network's doing, and the agent's client connects again.
+//! Keeping a lease while the agent lives. When it is over the address goes, and one is asked for anew for ever. An address
+//! that changes is reported in the log, and connections over the old one break: that is the network's doing, and the
+//! agent's client connects again.
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::apply::{self, Settings, apply};
@@ -14,36 +11,15 @@ use super::dhcp::{Client, Failure};
 use super::lease::Lease;
 use super::link::{Links, Nic};
 use super::resolver::Resolver;
+use super::term::{ANSWER_WAIT, Answer, Ended, Keeper, Term};
 
-/// RFC 2131 wants a minute between tries, as long as the lease allows it.
-const BETWEEN_TRIES: Duration = Duration::from_secs(60);
-const LEAST_BETWEEN: Duration = Duration::from_millis(500);
-const ANSWER_WAIT: Duration = Duration::from_secs(4);
 const ASK_ANEW: Duration = Duration::from_secs(60);
 
-/// The task that keeps a lease; dropping it lets the lease run out.
-#[derive(Debug)]
-pub(super) struct Keeper(JoinHandle<()>);
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Keeper {
-    /// `None` for a lease that never ends.
-    pub(super) fn start(
-        nic: Nic,
-        lease: Lease,
-        hostname: Option<&str>,
-        resolver: Resolver,
-        metric: u32,
-    ) -> Option<Self> {
-        lease.duration?;
-        let client = Client::new(&nic, hostname);
-        Some(Self(tokio::spawn(async move { keep(&nic, lease, &client, &resolver, metric).await })))
-    }
+/// `None` for a lease that never ends.
+pub(super) fn start(nic: Nic, lease: Lease, hostname: Option<&str>, resolver: Resolver, metric: u32) -> Option<Keeper> {
+    lease.duration?;
+    let client = Client::new(&nic, hostname);
+    Some(Keeper::of(async move { keep(&nic, lease, &client, &resolver, metric).await }))
 }
 
 async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolver: &Resolver, metric: u32) {
@@ -65,36 +41,33 @@ async fn keep(nic: &Nic, mut lease: Lease, client: &Client, resolver: &Resolver,
     }
 }
 
-/// Waits for T1 and has the lease prolonged; `None` when it was refused or ran out, and the address is gone.
+/// Has the lease prolonged; `None` when it was refused or ran out, and the address is gone.
 async fn prolonged(nic: &Nic, lease: &Lease, client: &Client) -> Option<Lease> {
-    let granted = Instant::now();
-    let end = granted + lease.duration?;
-    let rebind = granted + lease.rebind_after;
-    sleep_until(granted + lease.renew_after).await;
-    loop {
-        let now = Instant::now();
-        if now >= end {
-            tracing::error!(nic = %nic, address = %lease.address, "the lease ran out: no DHCP server prolonged it");
-            break;
-        }
-        // Half of what is left of this phase, so that tries become denser towards its end.
-        let (server, phase_end) = if now < rebind { (Some(lease.server), rebind) } else { (None, end) };
-        let until = now + ((phase_end - now) / 2).clamp(LEAST_BETWEEN, BETWEEN_TRIES);
-        match client.extend(lease, server, ANSWER_WAIT.min(until - now)).await {
+    let term = Term::from_now(lease.renew_after, lease.rebind_after, lease.duration?);
+    let asked = term.prolonged(move |turn| async move {
+        let server = turn.asks_its_server.then_some(lease.server);
+        match client.extend(lease, server, turn.wait).await {
             Ok(next) if next.address == lease.address => {
                 tracing::debug!(nic = %nic, server = %next.server, "the lease was prolonged");
-                return Some(next);
+                return Answer::Prolonged(next);
             }
             Ok(other) => {
                 tracing::warn!(nic = %nic, offered = %other.address, "ignoring an answer for another address");
             }
             Err(Failure::Refused { server }) => {
                 tracing::error!(nic = %nic, address = %lease.address, %server, "the server took the address back");
-                break;
+                return Answer::Refused;
             }
             Err(failure) => tracing::warn!(nic = %nic, %failure, "the lease was not prolonged yet"),
         }
-        sleep_until(until).await;
+        Answer::NotYet
+    });
+    match asked.await {
+        Ok(next) => return Some(next),
+        Err(Ended::Refused) => {}
+        Err(Ended::RanOut) => {
+            tracing::error!(nic = %nic, address = %lease.address, "the lease ran out: no DHCP server prolonged it");
+        }
     }
     // Somebody else may have the address from now on.
     if let Ok(links) = Links::connect()

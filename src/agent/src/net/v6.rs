@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::dhcp6::{self, Failure};
 use super::dhcp6_message::Lent;
@@ -16,6 +15,7 @@ use super::frame::{self, Heard};
 use super::link::{Links, Nic};
 use super::ra::Advertisement;
 use super::resolver::{Family, Names, Resolver};
+use super::term::{ANSWER_WAIT, Answer, Ended, Keeper, Term};
 
 /// A router may take half a second to answer, and the first question may come before the switch forwards.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -160,36 +160,21 @@ async fn solicit(nic: &Nic, limit: Duration) -> io::Result<Option<(Ipv6Addr, Adv
     }
 }
 
-/// Keeps an address of DHCPv6 while it lives; dropping it lets the address run out at the server.
-#[derive(Debug)]
-pub(super) struct Keeper(JoinHandle<()>);
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Keeps an address of DHCPv6. `None` where nothing has to be kept: the kernel keeps what it made.
+pub(super) fn start(nic: &Nic, gained: &Gained, resolver: &Resolver) -> Option<Keeper> {
+    let (lent, server) = gained.lent.clone()?;
+    lent.valid?;
+    let (nic, resolver, names) = (nic.clone(), resolver.clone(), gained.names.clone());
+    Some(Keeper::of(async move { keep(&nic, lent, server, names, &resolver).await }))
 }
 
-impl Keeper {
-    /// `None` where nothing has to be kept: the kernel keeps what it made.
-    pub(super) fn start(nic: &Nic, gained: &Gained, resolver: &Resolver) -> Option<Self> {
-        let (lent, server) = gained.lent.clone()?;
-        lent.valid?;
-        let (nic, resolver, names) = (nic.clone(), resolver.clone(), gained.names.clone());
-        Some(Self(tokio::spawn(async move { keep(&nic, lent, server, names, &resolver).await })))
-    }
-}
+const ASK_ANEW: Duration = Duration::from_secs(60);
 
-const ANSWER_WAIT: Duration = Duration::from_secs(4);
-const BETWEEN_TRIES: Duration = Duration::from_secs(60);
-const LEAST_BETWEEN: Duration = Duration::from_millis(500);
-
-/// bound --T1--> renewing (its server) --T2--> rebinding (any) --end--> without the address, asking anew for ever.
+/// When it is over the address goes, and one is asked for anew for ever.
 async fn keep(nic: &Nic, mut lent: Lent, mut server: Vec<u8>, mut names: Names, resolver: &Resolver) {
     loop {
-        if let Some(next) = prolonged(nic, &lent, &server).await {
-            let Some(again) = next.lent else { continue };
-            (lent, server) = (again, next.server);
+        if let Some((again, by)) = prolonged(nic, &lent, &server).await {
+            (lent, server) = (again, by);
         } else {
             if let Ok(links) = Links::connect()
                 && let Err(error) = links.remove_address6(nic, lent.address).await
@@ -197,7 +182,7 @@ async fn keep(nic: &Nic, mut lent: Lent, mut server: Vec<u8>, mut names: Names, 
                 tracing::error!(nic = %nic, %error, "proceeding though the old address could not be removed");
             }
             let gained = loop {
-                match obtain(nic, BETWEEN_TRIES).await {
+                match obtain(nic, ASK_ANEW).await {
                     Ok(gained) => break gained,
                     Err(why) => tracing::error!(nic = %nic, "still without an IPv6 address: {why}"),
                 }
@@ -219,29 +204,26 @@ async fn keep(nic: &Nic, mut lent: Lent, mut server: Vec<u8>, mut names: Names, 
     }
 }
 
-/// `None` when it was refused or ran out.
-async fn prolonged(nic: &Nic, lent: &Lent, server: &[u8]) -> Option<dhcp6::Obtained> {
-    let granted = Instant::now();
-    let end = granted + lent.valid?;
-    let rebind = granted + lent.rebind_after;
-    sleep_until(granted + lent.renew_after).await;
-    loop {
-        let now = Instant::now();
-        if now >= end {
-            let address = lent.address;
-            tracing::error!(nic = %nic, %address, "the IPv6 address ran out: no DHCPv6 server prolonged it");
-            return None;
-        }
-        let (of, phase_end) = if now < rebind { (Some(server), rebind) } else { (None, end) };
-        let until = now + ((phase_end - now) / 2).clamp(LEAST_BETWEEN, BETWEEN_TRIES);
-        match dhcp6::extend(nic, lent.address, of, ANSWER_WAIT.min(until - now)).await {
-            Ok(next) => return Some(next),
-            Err(Failure::Refused) => {
-                tracing::error!(nic = %nic, address = %lent.address, "the DHCPv6 server took the address back");
-                return None;
+/// The address with its new times, and by whom; `None` when it was refused or ran out.
+async fn prolonged(nic: &Nic, lent: &Lent, server: &[u8]) -> Option<(Lent, Vec<u8>)> {
+    let term = Term::from_now(lent.renew_after, lent.rebind_after, lent.valid?);
+    let asked = term.prolonged(move |turn| async move {
+        let of = turn.asks_its_server.then_some(server);
+        match dhcp6::extend(nic, lent.address, of, turn.wait).await {
+            Ok(dhcp6::Obtained { lent: Some(again), server, .. }) => Answer::Prolonged((again, server)),
+            Err(Failure::Refused) => Answer::Refused,
+            Ok(_) => Answer::NotYet,
+            Err(failure) => {
+                tracing::warn!(nic = %nic, %failure, "the IPv6 address was not prolonged yet");
+                Answer::NotYet
             }
-            Err(failure) => tracing::warn!(nic = %nic, %failure, "the IPv6 address was not prolonged yet"),
         }
-        sleep_until(until).await;
-    }
+    });
+    let ended = match asked.await {
+        Ok(again) => return Some(again),
+        Err(Ended::Refused) => "the DHCPv6 server took the address back",
+        Err(Ended::RanOut) => "the IPv6 address ran out: no DHCPv6 server prolonged it",
+    };
+    tracing::error!(nic = %nic, address = %lent.address, "{ended}");
+    None
 }

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod wire;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
+use wire::{Trouble, Wire};
 
 pub(crate) const MAC: &str = "02:00:00:00:00:0a";
 
@@ -44,6 +48,12 @@ pub(crate) fn ip(arguments: &str) {
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Checksums made and segments cut before a frame leaves the interface.
+fn whole_frames(interface: &str) {
+    let output = Command::new("ethtool").args(["-K", interface, "tx", "off"]).output().expect("ethtool is needed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A second network at the other end of a veth pair: a thread that lives in it and runs what it is given.
 pub(crate) struct Far {
     namespace: fs::File,
@@ -54,6 +64,34 @@ pub(crate) struct Far {
 impl Far {
     /// `near` appears here with `mac`, its peer `far0` there with `address`.
     pub(crate) fn joined(near: &str, mac: &str, address: &str) -> Self {
+        let (far, tid) = Self::apart();
+        ip(&format!("link add {near} address {mac} type veth peer name far0 netns {tid}"));
+        far.addressed(address);
+        far
+    }
+
+    /// The same, but every frame goes through a program that troubles it.
+    pub(crate) fn joined_by(near: &str, mac: &str, address: &str, trouble: Trouble) -> (Self, Wire) {
+        let (far, tid) = Self::apart();
+        ip(&format!("link add {near} address {mac} type veth peer name port0 netns {tid}"));
+        // Within one kernel checksums are left to a card that never comes; what is read as bytes needs them.
+        whole_frames(near);
+        let done = Arc::clone(&far.done);
+        let wire = far.run(move || {
+            ip("link add far0 type veth peer name port1");
+            whole_frames("far0");
+            for port in ["port0", "port1"] {
+                // They are wire, and have nothing to say of their own.
+                ip(&format!("link set {port} arp off addrgenmode none up"));
+            }
+            Wire::lay("port0", "port1", trouble, &done)
+        });
+        far.addressed(address);
+        (far, wire)
+    }
+
+    /// Joined to nothing; with the thread that lives there, to which interfaces can be given.
+    pub(crate) fn apart() -> (Self, Pid) {
         let done = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = std::sync::mpsc::channel();
         let ends = Arc::clone(&done);
@@ -67,15 +105,17 @@ impl Far {
             }
         });
         let (tid, namespace) = receiver.recv().expect("the far side lives");
-        ip(&format!("link add {near} address {mac} type veth peer name far0 netns {tid}"));
         let far = Self { namespace, _holder: holder, done };
+        far.run(|| ip("link set lo up"));
+        (far, tid)
+    }
+
+    fn addressed(&self, address: &str) {
         let address = address.to_owned();
-        far.run(move || {
-            ip("link set lo up");
+        self.run(move || {
             ip(&format!("addr add {address} dev far0"));
             ip("link set far0 up");
         });
-        far
     }
 
     /// Runs something there and waits for it.

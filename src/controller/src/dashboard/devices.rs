@@ -5,7 +5,7 @@ use speediso_model::hints;
 use speediso_model::inventory::bmc::Bmc;
 use speediso_model::inventory::compare::{Importance, SeenChanges};
 use speediso_model::inventory::health::{DiskHealth, Verdict};
-use speediso_model::inventory::{Disk, Interface};
+use speediso_model::inventory::{Disk, Interface, PciDevice};
 use speediso_model::lldp;
 
 pub(super) fn disks(disks: &[Disk]) -> Markup {
@@ -73,6 +73,29 @@ pub(super) fn interfaces(interfaces: &[Interface]) -> Markup {
                                 Some(switch) => (switch.in_words()),
                                 None => (nic.neighbours.iter().map(lldp::Neighbour::in_words).collect::<Vec<_>>().join(", ")),
                             }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is plugged in; bridges and the functions of the board itself are in the inventory only.
+pub(super) fn cards(devices: &[PciDevice]) -> Markup {
+    let cards: Vec<&PciDevice> = devices.iter().filter(|device| device.is_card()).collect();
+    html! {
+        @if !cards.is_empty() {
+            table {
+                thead { tr { th { "PCI" } th { "Kind" } th { "Device" } th { "Slot" } th { "Driver" } } }
+                tbody {
+                    @for card in cards {
+                        tr {
+                            td { (card.bus) }
+                            td { (card.kind) }
+                            td { (card.title()) @if let Some(name) = &card.subsystem_name { br; small { (name) } } }
+                            td { (card.slot.as_deref().unwrap_or("–")) }
+                            td { (card.driver.as_deref().unwrap_or("–")) }
                         }
                     }
                 }

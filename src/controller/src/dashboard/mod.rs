@@ -6,9 +6,11 @@
 mod burn_in;
 mod certificate;
 mod devices;
+mod errors;
 mod page;
 mod plot;
 mod session;
+mod sheet;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Form, Path, Query, Request, State};
@@ -37,7 +39,7 @@ const CERTIFICATES: u32 = 200;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// `/login` and the two files are for everyone; the rest is behind the cookie.
+/// `/login`, the explanation of errors and the two files are for everyone; the rest is behind the cookie.
 pub(crate) fn routes(state: &AppState) -> Router<AppState> {
     Router::new()
         .route("/", get(machines))
@@ -49,6 +51,7 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
         .route("/certificates/{number}", get(certificate))
         .layer(from_fn_with_state(state.clone(), logged_in))
         .route("/login", get(login_page).post(login).layer(DefaultBodyLimit::max(4096)))
+        .route("/docs/errors", get(|| async { Html(errors::page()) }))
         .route("/dashboard/style.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], page::STYLE) }))
         .route("/dashboard/live.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], page::SCRIPT) }))
         .layer(from_fn(policy))

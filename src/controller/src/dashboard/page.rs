@@ -18,7 +18,7 @@ use super::devices;
 pub(super) const SCRIPT: &str = include_str!("live.js");
 pub(super) const STYLE: &str = include_str!("style.css");
 
-fn frame(title: &str, body: &Markup) -> Markup {
+pub(super) fn frame(title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -198,6 +198,7 @@ fn hardware(inventory: &Inventory) -> Markup {
         }
         (devices::disks(&inventory.disks))
         (devices::interfaces(&inventory.interfaces))
+        (devices::cards(&inventory.pci_devices))
         @if let Some(bmc) = &inventory.bmc { (devices::bmc(bmc)) }
         @for unread in &inventory.unread { p { "Not read: " (unread) } }
     }

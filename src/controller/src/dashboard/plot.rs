@@ -8,8 +8,8 @@ use speediso_model::units::Bytes;
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 96.0;
 /// For the labels on the left and below.
-const LEFT: f64 = 66.0;
-const BELOW: f64 = 15.0;
+const LEFT: f64 = 84.0;
+const BELOW: f64 = 18.0;
 
 /// Where values lie in a plot. A flat line lies in the middle.
 struct Scale {
@@ -53,10 +53,10 @@ fn frame(title: &str, top: &str, bottom: &str, from: &str, to: &str, inner: &Mar
             svg viewBox=(format!("0 0 {WIDTH} {}", HEIGHT + BELOW)) role="img" aria-label=(title) {
                 rect.ground x=(LEFT) y="0" width=(WIDTH - LEFT) height=(HEIGHT) {}
                 (inner)
-                text x=(LEFT - 4.0) y="8" text-anchor="end" { (top) }
-                text x=(LEFT - 4.0) y=(HEIGHT) text-anchor="end" { (bottom) }
-                text x=(LEFT) y=(HEIGHT + 11.0) { (from) }
-                text x=(WIDTH) y=(HEIGHT + 11.0) text-anchor="end" { (to) }
+                text x=(LEFT - 5.0) y="11" text-anchor="end" { (top) }
+                text x=(LEFT - 5.0) y=(HEIGHT) text-anchor="end" { (bottom) }
+                text x=(LEFT) y=(HEIGHT + 14.0) { (from) }
+                text x=(WIDTH) y=(HEIGHT + 14.0) text-anchor="end" { (to) }
             }
         }
     }

@@ -9,6 +9,7 @@ use speediso_model::api::{
     InventoryReport, Lease, NextAnswer, NextQuery, RenewRequest, StartRequest, TimeAnswer, TimeQuery,
 };
 use speediso_model::burn_in::pairing::{PairAnswer, PairRequest};
+use speediso_model::burn_in::partner::{LinkAnswer, LinkRequest};
 use speediso_model::id::RunId;
 use speediso_model::log::LogsRequest;
 use speediso_model::share::{ShareAnswer, ShareRequest};
@@ -114,6 +115,15 @@ pub(super) async fn pair(
     Body(request): Body<PairRequest>,
 ) -> Result<Json<PairAnswer>, ApiError> {
     Ok(Json(app.service.pair(agent(caller)?, run, request).await?))
+}
+
+pub(super) async fn link(
+    State(app): State<AppState>,
+    caller: Extension<Caller>,
+    Part(run): Part<RunId>,
+    Body(request): Body<LinkRequest>,
+) -> Answer<LinkAnswer> {
+    Ok(Json(app.service.link(agent(caller)?, run, request, &app.links).await?))
 }
 
 pub(super) async fn share(

@@ -10,11 +10,11 @@ use speediso_model::inventory::canonical_mac;
 
 use super::extract::Params;
 use super::{ApiError, AppState, files};
-use crate::boot_script::{self, Word};
+use crate::boot_script::{self, ADDON, Word};
 use crate::service::{Boot, BootQuery};
 
 /// What of the build's directory boot loaders may have.
-const FILES: [&str; 5] = ["vmlinuz", "initramfs.img", EFI, "build.json", TOOLS];
+const FILES: [&str; 6] = ["vmlinuz", "initramfs.img", EFI, "build.json", TOOLS, ADDON];
 /// What the ramdisk has no room for.
 const TOOLS: &str = "tools.tar.zst";
 /// Kernel and ramdisk as one program, for HTTP boot by the firmware itself.
@@ -47,10 +47,12 @@ async fn ipxe(State(app): State<AppState>, Params(query): Params<BootQuery>) -> 
 /// What the machine is to boot, with the way to what lies beside the ramdisk.
 async fn boot(app: &AppState, query: &BootQuery) -> Result<Boot, ApiError> {
     let mut boot = app.service.boot(query).await?;
-    if let Boot::Ramdisk(cmdline) = &mut boot
-        && app.boot_files.join(TOOLS).is_file()
-    {
-        cmdline.tools = Some(Word::new(&format!("{}/boot/{TOOLS}", app.service.site.boot_url)));
+    if let Boot::Ramdisk(cmdline) = &mut boot {
+        if app.boot_files.join(TOOLS).is_file() {
+            cmdline.tools = Some(Word::new(&format!("{}/boot/{TOOLS}", app.service.site.boot_url)));
+        }
+        // A loader that is told to fetch what is not there boots nothing.
+        cmdline.addon = app.boot_addon && app.boot_files.join(ADDON).is_file();
     }
     Ok(boot)
 }
@@ -59,18 +61,31 @@ async fn boot(app: &AppState, query: &BootQuery) -> Result<Boot, ApiError> {
 /// first two say which machine it is. An unknown UUID is not found, so that it goes on to the MAC.
 async fn pxelinux(State(app): State<AppState>, Path(file): Path<String>) -> Result<Response, ApiError> {
     let query = if file.starts_with("01-") {
-        BootQuery { mac: canonical_mac(&file), ..BootQuery::default() }
+        Some(BootQuery { mac: canonical_mac(&file), ..BootQuery::default() })
     } else {
-        BootQuery { uuid: file.parse::<uuid::Uuid>().ok().map(|u| u.to_string()), ..BootQuery::default() }
+        by_uuid(&app, &file).await?
     };
-    if query.is_empty() || (query.mac.is_none() && !app.service.knows(&query).await?) {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
         return Err(ApiError::not_found("configuration of this name"));
-    }
+    };
     let url = Word::new(&app.service.site.boot_url);
     Ok(script(match boot(&app, &query).await? {
         Boot::Ramdisk(cmdline) => boot_script::pxelinux_ramdisk(&url, &cmdline)?,
         Boot::OwnDisk => boot_script::pxelinux_own_disk(),
     }))
+}
+
+/// The machine that PXELINUX names by its UUID, if it is known. It writes the bytes as its ROM hands them over: with most, the
+/// first three fields are the other way round than everybody else reads them.
+async fn by_uuid(app: &AppState, file: &str) -> Result<Option<BootQuery>, ApiError> {
+    let Ok(uuid) = file.parse::<uuid::Uuid>() else { return Ok(None) };
+    for uuid in [uuid, uuid::Uuid::from_bytes_le(uuid.into_bytes())] {
+        let query = BootQuery { uuid: Some(uuid.to_string()), ..BootQuery::default() };
+        if app.service.knows(&query).await? {
+            return Ok(Some(query));
+        }
+    }
+    Ok(None)
 }
 
 /// `grub.cfg` sends GRUB on to `grub.cfg-01-<its MAC>`.

@@ -12,6 +12,7 @@ mod images;
 mod openapi;
 mod operator;
 mod routes;
+mod ssh;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -32,15 +33,22 @@ pub use tls::Peer;
 
 use crate::dashboard;
 use crate::images::ImageStore;
+use crate::links::LinkPartner;
 use crate::service::Service;
+use crate::tunnel::Tunnels;
 
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub service: Service,
     pub images: ImageStore,
+    pub tunnels: Tunnels,
     pub operator: OperatorToken,
     /// Directory of the ramdisk's files.
     pub boot_files: Arc<PathBuf>,
+    /// The other end for machines that try their link.
+    pub links: LinkPartner,
+    /// Boot entries load the add-on behind the ramdisk.
+    pub boot_addon: bool,
 }
 
 /// Everything on the TLS listener.

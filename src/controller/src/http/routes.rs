@@ -17,6 +17,7 @@ use speediso_model::api::{
     StoredEvent, TimeAnswer, TimeQuery, path,
 };
 use speediso_model::burn_in::pairing::{PairAnswer, PairRequest};
+use speediso_model::burn_in::partner::{LinkAnswer, LinkRequest};
 use speediso_model::burn_in::site::{BurnInView, BurnInsQuery};
 use speediso_model::certificate::machine::KnownDisk;
 use speediso_model::certificate::site::{
@@ -28,9 +29,10 @@ use speediso_model::inventory::compare::SeenChanges;
 use speediso_model::log::{LogBoot, LogsQuery, LogsRequest, StoredLine};
 use speediso_model::order::Order;
 use speediso_model::share::{ShareAnswer, ShareRequest};
+use speediso_model::ssh::{SessionAnswer, SessionPiece, SessionView, SshAccessRequest, SshReport, SshView};
 
 use super::auth::{Audience, gate};
-use super::{ApiError, AppState, agent, captures, certificates, images, openapi, operator};
+use super::{ApiError, AppState, agent, captures, certificates, images, openapi, operator, ssh};
 
 const KIB: usize = 1024;
 
@@ -141,6 +143,10 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(p(), path::LOGS, Agent, "lines of the agent's and the kernel's log", post(agent::logs)).body::<LogsRequest>().answer::<Lease>().up_to(2048 * KIB),
         Route::new(p(), path::SHARE, Agent, "what this machine holds of the image it writes; answered with peers and a ticket", post(agent::share)).body::<ShareRequest>().answer::<ShareAnswer>(),
         Route::new(p(), path::PAIR, Agent, "wait for another machine to try the link with", post(agent::pair)).body::<PairRequest>().answer::<PairAnswer>(),
+        Route::new(p(), path::LINK, Agent, "try the link with the controller, where its policy allows that", post(agent::link)).body::<LinkRequest>().answer::<LinkAnswer>(),
+        Route::new(p(), path::SSH_REPORT, Agent, "which wish about the machine's ssh is in force", post(ssh::report)).body::<SshReport>().answer::<Lease>(),
+        Route::new(p(), path::SSH_PIECE, Agent, "part of the recording of an ssh session", post(ssh::piece)).body::<SessionPiece>().answer::<SessionAnswer>(),
+        Route::new(g(), path::SSH_TUNNEL, Agent, "the agent's end of a tunnel; becomes a stream", get(ssh::bring)),
         Route::new(p(), path::START, Agent, "permission to begin, stored before it is answered", post(agent::start)).body::<StartRequest>().answer::<Lease>().up_to(1024 * KIB),
         Route::new(p(), path::END, AnyAgent, "the end of a run", post(agent::end)).body::<EndRequest>().answer::<EndAnswer>().up_to(4096 * KIB),
         Route::new(u(), path::CAPTURE_DATA, Agent, "the data of an image that a run was ordered to make", put(captures::data)).answer::<ImageView>().streamed(),
@@ -160,6 +166,11 @@ pub(super) fn all() -> Vec<Route> {
         Route::new(p(), path::NODE_ORDERS, Operator, "give a one-time order", post(operator::node_order)).body::<OrderRequest>().answer::<OrderView>().up_to(2048 * KIB),
         Route::new(g(), path::NODE_LOGS, Operator, "lines of the machine's log after a cursor; waits for new ones", get(operator::node_log)).query::<LogsQuery>().answer::<List<StoredLine>>(),
         Route::new(g(), path::NODE_LOG_BOOTS, Operator, "boots of which lines are kept, newest first", get(operator::node_log_boots)).answer::<List<LogBoot>>(),
+        Route::new(g(), path::NODE_SSH, Operator, "how the machine's live system is reached by ssh, and its host key", get(ssh::view)).answer::<SshView>(),
+        Route::new(p(), path::NODE_SSH, Operator, "open its ssh for a while, with a key for that time if one is given", post(ssh::allow)).body::<SshAccessRequest>().answer::<SshView>(),
+        Route::new(g(), path::NODE_SSH_SESSIONS, Operator, "who was in the machine's live systems, newest first", get(ssh::sessions)).answer::<List<SessionView>>(),
+        Route::new(g(), path::NODE_SSH_TUNNEL, Operator, "a tunnel to its ssh that the agent opens; becomes a stream", get(ssh::ask)),
+        Route::new(g(), path::SSH_CAST, Operator, "the recording of a session, for asciinema", get(ssh::cast)),
         Route::new(g(), path::ORDERS, Operator, "the newest orders", get(operator::orders)).answer::<List<Order>>(),
         Route::new(g(), path::ORDER, Operator, "one order with its progress", get(operator::order)).answer::<OrderView>(),
         Route::new(p(), path::ORDER_CANCEL, Operator, "cancel; what runs is asked to stop", post(operator::cancel)).answer::<OrderView>(),

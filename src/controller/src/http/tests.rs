@@ -20,7 +20,12 @@ async fn server(dir: &tempfile::TempDir) -> Server {
         url: None,
         boot_url: None,
         boot_files: dir.path().to_owned(),
+        boot_addon: false,
         ssh_keys: Vec::new(),
+        link_test_ports: None,
+        pci_ids: None,
+        ssh: Default::default(),
+        idle_reboot: None,
     })
     .await
     .unwrap()

@@ -5,6 +5,7 @@
 //! says in [`Effects`] what else is to be stored with it.
 
 mod orders;
+mod ssh;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use crate::store::record::{KeyDigest, Noticed, WaitingKey};
 use crate::store::{Millis, Node, OrderRecord, Session};
 
 pub use orders::Started;
+pub use ssh::TUNNEL_PATIENCE;
 
 /// How long a lease lasts; agents renew it at a third.
 pub const LEASE: Millis = 60_000;
@@ -74,6 +76,10 @@ pub struct Raised {
 impl Effects {
     fn say(&mut self, by: &str, order: Option<OrderId>, text: impl Into<String>) {
         self.events.push(Said { by: by.to_owned(), order, text: text.into(), detail: Value::Null });
+    }
+
+    pub fn say_as_controller(&mut self, text: String) {
+        self.say(CONTROLLER, None, text);
     }
 
     fn raise(&mut self, key: String, fault: Fault) {

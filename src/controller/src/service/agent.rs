@@ -16,7 +16,7 @@ use super::burn_in::keep_report;
 use super::certify::{certify, see_disks};
 use super::enrol::describe;
 use super::hardware::see_changes;
-use super::{Failure, Result, Service, load, save};
+use super::{Failure, Result, Service, load, pci_names, save};
 use crate::ca::AgentKey;
 use crate::machine::{Effects, LEASE, Machine};
 use crate::store::NewEvent;
@@ -93,7 +93,8 @@ impl Service {
 
     /// # Errors
     /// When the session is not the newest.
-    pub async fn inventory(&self, agent: Agent, report: InventoryReport) -> Result<Lease> {
+    pub async fn inventory(&self, agent: Agent, mut report: InventoryReport) -> Result<Lease> {
+        report.inventory = pci_names::added(self.site.pci_ids.as_deref(), report.inventory).await;
         let mut tx = self.store.write().await?;
         let mut machine = load(&mut *tx, agent.node).await?;
         machine.now.check_epoch(agent.epoch)?;
@@ -126,14 +127,16 @@ impl Service {
         loop {
             let mut woken = std::pin::pin!(topic.notified());
             woken.as_mut().enable();
-            let answer = self.next_now(agent, query.epoch).await?;
-            if answer.grant.is_some() || !answer.lease.cancel.is_empty() || timeout_at(end, woken).await.is_err() {
+            let (answer, has_news) = self.next_now(agent, query.epoch).await?;
+            let is_something = answer.grant.is_some() || !answer.lease.cancel.is_empty() || has_news;
+            if is_something || timeout_at(end, woken).await.is_err() {
                 return Ok(answer);
             }
         }
     }
 
-    async fn next_now(&self, agent: Agent, epoch: Epoch) -> Result<NextAnswer> {
+    /// What there is now, and whether the agent has not heard of all of it yet.
+    async fn next_now(&self, agent: Agent, epoch: Epoch) -> Result<(NextAnswer, bool)> {
         // Most polls find nothing and need not take the write lock.
         let mut reading = self.store.read().await?;
         let peek = load(&mut *reading, agent.node).await?.now;
@@ -142,18 +145,18 @@ impl Service {
         drop(reading);
         let fresh = peek.lease_left() > u64::try_from(LEASE * 2 / 3).unwrap_or(0);
         if fresh && !peek.has_open_order() {
-            return Ok(NextAnswer { lease: lease(&peek, epoch, &[]), grant: None, idle: true });
+            return Ok((NextAnswer { lease: lease(&peek, epoch, &[]), grant: None, idle: true }, peek.has_ssh_news()));
         }
         let run = RunId::random();
-        let (grant, lease, idle) = self
+        let (grant, lease, idle, has_news) = self
             .decide(agent.node, |m, fx| {
                 m.check_epoch(agent.epoch)?;
                 m.renew(None);
                 let grant = m.next(epoch, run, fx)?;
-                Ok((grant, lease(m, epoch, &[]), !m.has_open_order()))
+                Ok((grant, lease(m, epoch, &[]), !m.has_open_order(), m.has_ssh_news()))
             })
             .await?;
-        Ok(NextAnswer { lease, grant, idle })
+        Ok((NextAnswer { lease, grant, idle }, has_news))
     }
 
     /// # Errors
@@ -275,7 +278,7 @@ impl Service {
 }
 
 pub(super) fn lease(machine: &Machine, epoch: Epoch, running: &[RunId]) -> Lease {
-    Lease { epoch, lease_ms: machine.lease_left(), cancel: machine.to_stop(running) }
+    Lease { epoch, lease_ms: machine.lease_left(), cancel: machine.to_stop(running), ssh: machine.ssh_wish() }
 }
 
 /// One line for people.

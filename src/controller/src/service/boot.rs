@@ -56,6 +56,7 @@ impl Service {
             profile: None,
             mac: mac.as_deref().map(Word::new),
             tools: None,
+            addon: false,
         };
         let mut tx = self.store.write().await?;
         let found = tx.nodes_with(&query.identity()).await?;

@@ -6,6 +6,7 @@ use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::Epoch;
 use speediso_model::inventory::{SystemVendor, canonical_mac, is_real_identifier};
 use speediso_model::node::NodeState;
+use speediso_model::task::is_ssh_public_key;
 
 use super::{Failure, Loaded, Result, Service, load, save};
 use crate::ca::AgentKey;
@@ -173,9 +174,11 @@ impl Service {
         describe(tx, &mut machine.now, request.system.clone(), request.macs.clone()).await?;
         machine.now.node.build = request.build.clone();
         let epoch = machine.now.admit(request.boot_id, key.digest.clone(), &mut fx);
+        machine.now.ssh_of_new_boot(request.ssh_host_key.clone().filter(|key| is_ssh_public_key(key)));
         let issued = self.ca.client(key, machine.now.node.id, tx.now())?;
         if let Some(session) = &mut machine.now.session {
             session.certificate.clone_from(&issued.pem);
+            session.address = request.address.clone().filter(|a| a.parse::<std::net::IpAddr>().is_ok());
         }
         save(tx, machine, &fx).await?;
         tx.put_certificate(&issued.serial, machine.now.node.id, epoch).await?;
@@ -190,6 +193,8 @@ impl Service {
             epoch,
             lease_ms: u64::try_from(LEASE).unwrap_or(0),
             ssh_keys: self.site.ssh_keys.clone(),
+            ssh: self.site.ssh,
+            idle_reboot_s: self.site.idle_reboot.map(|d| d.as_secs()),
         }
     }
 }

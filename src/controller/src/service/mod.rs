@@ -11,13 +11,18 @@ mod hardware;
 mod lapse;
 mod logs;
 mod operator;
+mod pci_names;
 mod share;
+mod ssh;
 mod views;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::{NodeId, OrderId};
+use speediso_model::ssh::SshPolicy;
 use speediso_model::task::is_ssh_public_key;
 
 use crate::ca::{Ca, CaError};
@@ -62,22 +67,29 @@ pub type Result<T> = std::result::Result<T, Failure>;
 pub struct Site {
     /// `https://host:port`, without a slash at the end.
     pub url: String,
-    /// `http://host:port`, likewise.
+    /// `http://host:port` or `https://host:port`, likewise.
     pub boot_url: String,
     /// For the live system's ssh server.
     pub ssh_keys: Vec<String>,
+    /// The table `pci.ids`, if not where distributions put it.
+    pub pci_ids: Option<PathBuf>,
+    pub ssh: SshPolicy,
+    /// After how long without work machines may leave; never, if absent.
+    pub idle_reboot: Option<Duration>,
 }
 
 impl Site {
     /// # Errors
     /// When a URL or key has a form that could not be put into a boot script.
     pub fn check(&self) -> Decision {
-        for (url, scheme) in [(&self.url, "https://"), (&self.boot_url, "http://")] {
+        // Boot loaders get TLS from a server in front, if at all.
+        for (url, schemes) in [(&self.url, &["https://"][..]), (&self.boot_url, &["http://", "https://"])] {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-            if !url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain)) {
+            let host = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
+            if !host.is_some_and(|host| !host.is_empty() && host.chars().all(plain)) {
                 return Err(Fault::new(
                     FaultCode::CmdlineInvalid,
-                    format!("{url:?} is not of the form {scheme}HOST[:PORT]"),
+                    format!("{url:?} is not of the form {}HOST[:PORT]", schemes.join("HOST[:PORT] or ")),
                 ));
             }
         }

@@ -1,6 +1,8 @@
 //! What every store must do, as functions over the trait: a second implementation runs the same ones.
 #![allow(clippy::unwrap_used)]
 
+mod knowing;
+
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -21,6 +23,10 @@ use speediso_model::share::SegmentMap;
 use speediso_model::share::group::Member;
 use speediso_model::wipe::WipeLevel;
 
+use self::knowing::{
+    burn_ins_are_found_by_machine_and_by_model, it_is_known_when_a_run_ended,
+    logs_are_kept_once_in_order_and_up_to_a_bound, who_waits_for_a_partner_is_forgotten_when_silent,
+};
 use super::record::Noticed;
 use super::{Image, NewEvent, Node, OrderRecord, Session, SqliteStore, Start, Store, Token, WipeCertificate};
 
@@ -482,6 +488,10 @@ conformance!(
     disks_are_remembered_until_they_are_accounted_for,
     changes_of_hardware_are_kept_newest_first,
     changes_are_seen_once_and_in_order,
+    burn_ins_are_found_by_machine_and_by_model,
+    it_is_known_when_a_run_ended,
+    who_waits_for_a_partner_is_forgotten_when_silent,
+    logs_are_kept_once_in_order_and_up_to_a_bound,
 );
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use speediso_model::outcome::TaskResult;
 use speediso_model::plan::{Plan, PlanDigest};
 use speediso_model::profile::Profile;
 
+pub use super::ssh::NodeSsh;
+
 /// Milliseconds since 1970 by the database's clock.
 pub type Millis = i64;
 
@@ -42,6 +44,9 @@ pub struct Node {
     /// When its boot script was last asked for.
     #[serde(default)]
     pub booted: Option<Millis>,
+    /// The way into its live system, of the newest boot.
+    #[serde(default)]
+    pub ssh: NodeSsh,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -69,6 +74,7 @@ impl Node {
             waiting: Vec::new(),
             approved: None,
             booted: None,
+            ssh: NodeSsh::default(),
         }
     }
 

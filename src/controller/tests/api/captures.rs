@@ -13,11 +13,8 @@ use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::RunId;
 use speediso_model::outcome::{Outcome, TaskResult};
 use speediso_model::plan::hex;
-use speediso_sys::disks::DiskScope;
-use speediso_sys::roots::Roots;
-use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx, Uploads};
 
-use crate::support::{Agent, Answer, Site, answer, declined, done, plan, write_image};
+use crate::support::{Agent, Answer, Site, answer, declined, done, plan, task_ctx, write_image};
 
 fn capture(name: &str) -> Value {
     json!({"task": "capture", "device": {"serial": "S1"}, "to": {"store": name}})
@@ -152,15 +149,6 @@ async fn no_image_is_replaced() {
     assert_eq!(kept.text().await.unwrap(), "mine");
 }
 
-struct Silent;
-
-impl Reporter for Silent {
-    fn step_began(&self, _: &str) {}
-    fn step_ended(&self, _: &str, _: &str) {}
-    fn notice(&self, _: &str) {}
-    fn progress(&self, _: ProgressUpdate) {}
-}
-
 fn tool(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} is needed: {e}"));
     assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -195,23 +183,7 @@ async fn a_real_disk_gets_into_the_store() {
     let task = json!({"task": "capture", "device": {"serial": serial}, "to": {"store": "golden"}});
     site.order(&agent, json!({"tasks": [task]})).await.unwrap();
     let grant = agent.grant().await;
-    let ctx = TaskCtx {
-        roots: Roots::live(),
-        scope: DiskScope { loops: true },
-        skip: Default::default(),
-        reporter: Arc::new(Silent),
-        cancel: Cancel::default(),
-        http: agent.client.http.clone(),
-        runtime: tokio::runtime::Handle::current(),
-        probe: None,
-        boot_mac: None,
-        build: <_>::default(),
-        patience: Patience::default(),
-        uploads: Some(Uploads { controller: site.url.clone(), run: grant.run }),
-        resuming: false,
-        sharing: None,
-        tools: speediso_tasks::tools::Tools::of_system(None),
-    };
+    let ctx = task_ctx(&agent, grant.run);
     let capture = Arc::new((grant.task.clone(), ctx));
     let planned = Arc::clone(&capture);
     let plan =

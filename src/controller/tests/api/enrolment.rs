@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use speediso_model::api::{Alert, EnrolAnswer, List, NodeView, path};
 use speediso_model::fault::FaultCode;
 use speediso_model::id::BootId;
+use speediso_model::inventory::SystemVendor;
 use speediso_model::node::NodeState;
 
 fn code_of(answer: EnrolAnswer) -> (String, String) {
@@ -251,4 +252,28 @@ async fn no_machine_can_take_over_what_identifies_another() {
     let order: Value = serde_json::to_value(site.order(&two, json!({"profile": "shell"})).await.unwrap()).unwrap();
     assert_eq!(order["state"], "done");
     assert!(site.boot_script(2).await.contains("speediso.token="));
+}
+
+/// Boards that left the factory with the same UUID and no serial number are two machines, and stay two.
+#[tokio::test]
+async fn machines_with_the_same_placeholders_are_told_apart() {
+    let site = Site::start().await;
+    let mut nodes = Vec::new();
+    for n in [1, 2] {
+        let mut agent = site.agent(n);
+        agent.request.system = SystemVendor {
+            serial_number: "To Be Filled By O.E.M.".into(),
+            uuid: Some("03000200-0400-0500-0006-000700080009".into()),
+            ..SystemVendor::default()
+        };
+        let (node, _) = code_of(agent.enrol(None).await.unwrap());
+        nodes.push(node);
+    }
+    assert_ne!(nodes[0], nodes[1]);
+    assert_eq!(alerts(&site).await, []);
+    let known: List<NodeView> = site.operator.get(path::NODES).await.unwrap();
+    // Named by what tells them apart.
+    let mut names: Vec<String> = known.items.into_iter().map(|node| node.name).collect();
+    names.sort();
+    assert_eq!(names, [mac(1).replace(':', "-"), mac(2).replace(':', "-")]);
 }

@@ -10,16 +10,21 @@ use speediso_model::api::{NodeView, OrderView, path};
 use speediso_model::fault::FaultCode;
 use speediso_model::order::{OrderState, TaskState};
 
-struct Controller {
+pub(crate) struct Controller {
     child: Child,
-    listen: String,
-    boot: String,
+    pub(crate) listen: String,
+    pub(crate) boot: String,
 }
 
 impl Controller {
-    fn start(dir: &Path, listen: &str, boot: &str) -> Self {
+    pub(crate) fn start(dir: &Path, listen: &str, boot: &str) -> Self {
+        Self::start_with(dir, listen, boot, &[])
+    }
+
+    pub(crate) fn start_with(dir: &Path, listen: &str, boot: &str, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_speediso-controller"))
             .args(["serve", "--listen", listen, "--boot-listen", boot])
+            .args(more)
             .arg("--data")
             .arg(dir.join("data"))
             .arg("--boot-files")
@@ -35,7 +40,7 @@ impl Controller {
         Self { child, listen: word("listen="), boot: word("boot-listen=") }
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -22,6 +22,9 @@ use speediso_model::id::{BootId, Epoch, OrderId, RunId};
 use speediso_model::inventory::SystemVendor;
 use speediso_model::outcome::{Changed, TaskResult};
 use speediso_model::plan::Plan;
+use speediso_sys::disks::DiskScope;
+use speediso_sys::roots::Roots;
+use speediso_tasks::ctx::{Cancel, Patience, ProgressUpdate, Reporter, TaskCtx, Uploads};
 
 pub(crate) type Answer<T> = Result<T, Declined>;
 
@@ -46,23 +49,33 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_, _| {}).await
+    }
+
+    /// With other settings; files of theirs may be put into the directory.
+    pub(crate) async fn start_with(change: impl FnOnce(&Path, &mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let boot_files = dir.path().join("builds");
         std::fs::create_dir(&boot_files).unwrap();
         std::fs::write(boot_files.join("vmlinuz"), b"kernel").unwrap();
         std::fs::write(boot_files.join("secret"), b"no").unwrap();
         let data = dir.path().join("data");
-        let server = Server::start(Settings {
+        let mut settings = Settings {
             data: data.clone(),
             listen: loopback(),
             boot_listen: loopback(),
             url: None,
             boot_url: None,
             boot_files,
+            boot_addon: false,
             ssh_keys: Vec::new(),
-        })
-        .await
-        .unwrap();
+            ssh: Default::default(),
+            idle_reboot: None,
+            link_test_ports: None,
+            pci_ids: None,
+        };
+        change(dir.path(), &mut settings);
+        let server = Server::start(settings).await.unwrap();
         let url = server.state.service.site.url.clone();
         let boot_url = server.state.service.site.boot_url.clone();
         let operator = Client::operator(&url, &data);
@@ -151,7 +164,45 @@ pub(crate) fn done() -> TaskResult {
     TaskResult::verified("asked", "used", Changed::Changed)
 }
 
+struct Silent;
+
+impl Reporter for Silent {
+    fn step_began(&self, _: &str) {}
+    fn step_ended(&self, _: &str, _: &str) {}
+    fn notice(&self, _: &str) {}
+    fn progress(&self, _: ProgressUpdate) {}
+}
+
+/// What the tasks that agents run are given, for a run of this one; loop devices count as disks.
+pub(crate) fn task_ctx(agent: &Agent, run: RunId) -> TaskCtx {
+    TaskCtx {
+        roots: Roots::live(),
+        scope: DiskScope { loops: true },
+        skip: Default::default(),
+        reporter: Arc::new(Silent),
+        cancel: Cancel::default(),
+        http: agent.client.http.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        probe: None,
+        boot_mac: None,
+        build: <_>::default(),
+        patience: Patience::default(),
+        uploads: Some(Uploads { controller: agent.client.base.clone(), run }),
+        resuming: false,
+        sharing: None,
+        tools: speediso_tasks::tools::Tools::of_system(None),
+    }
+}
+
 fn tls_client(ca: Option<&str>, identity: Option<(&str, &PrivateKeyDer<'static>)>) -> reqwest::Client {
+    speaking(&[b"h2", b"http/1.1"], ca, identity)
+}
+
+fn speaking(
+    protocols: &[&[u8]],
+    ca: Option<&str>,
+    identity: Option<(&str, &PrivateKeyDer<'static>)>,
+) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(ca) = ca {
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
@@ -167,7 +218,7 @@ fn tls_client(ca: Option<&str>, identity: Option<(&str, &PrivateKeyDer<'static>)
             builder.with_client_auth_cert(chain, key.clone_key()).unwrap()
         }
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     reqwest::Client::builder()
         .tls_backend_preconfigured(config)
         .redirect(reqwest::redirect::Policy::none())
@@ -182,13 +233,19 @@ pub(crate) struct Client {
     pub(crate) http: reqwest::Client,
     pub(crate) base: String,
     pub(crate) token: Option<String>,
+    ca: Option<String>,
 }
 
 impl Client {
     pub(crate) fn operator(url: &str, data: &Path) -> Self {
         let ca = std::fs::read_to_string(data.join("ca.pem")).unwrap();
         let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
-        Self { http: tls_client(Some(&ca), None), base: url.into(), token: Some(token.trim().into()) }
+        Self { http: tls_client(Some(&ca), None), base: url.into(), token: Some(token.trim().into()), ca: Some(ca) }
+    }
+
+    /// The same by HTTP/1.1, the one whose connections become streams.
+    pub(crate) fn http1(&self) -> Self {
+        Self { http: speaking(&[b"http/1.1"], self.ca.as_deref(), None), ..self.clone() }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -238,7 +295,7 @@ impl Agent {
         params.distinguished_name.push(rcgen::DnType::CommonName, "speediso time");
         let csr = params.serialize_request(&key).unwrap().pem().unwrap();
         Self {
-            client: Client { http: tls_client(Some(ca), None), base: url.into(), token: None },
+            client: Client { http: tls_client(Some(ca), None), base: url.into(), token: None, ca: Some(ca.into()) },
             ca: ca.into(),
             key,
             request: EnrolRequest {
@@ -249,6 +306,8 @@ impl Agent {
                 macs: vec![mac(n)],
                 agent_version: "0.1.0".into(),
                 build: BuildInfo::default(),
+                ssh_host_key: None,
+                address: None,
             },
             admission: None,
         }
@@ -264,6 +323,13 @@ impl Agent {
             self.admission = Some(admission.clone());
         }
         Ok(answer)
+    }
+
+    /// With its certificate, by HTTP/1.1.
+    pub(crate) fn http1(&self) -> Client {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let chain = &self.admission.as_ref().expect("admitted").certificate;
+        Client { http: speaking(&[b"http/1.1"], Some(&self.ca), Some((chain, &key))), ..self.client.clone() }
     }
 
     pub(crate) fn node(&self) -> String {

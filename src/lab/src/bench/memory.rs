@@ -1,13 +1,14 @@
 //! The memory step against `memtester` and `stress-ng --vm --verify`, in turns, on the same amount with as many threads.
 //!
-//! What is compared is bytes written plus bytes read back and compared, per second of the whole run, locking and zeroing
-//! included. The others do work of which that is known: memtester its test of stuck addresses (always 16 times
-//! through the memory) and that of random values (once); stress-ng `zero-one`, its quickest that checks every word.
+//! What is compared is bytes written plus bytes read back and compared, per second of the whole run, starting, locking and
+//! zeroing included. The others do work of which that is known: memtester its test of stuck addresses (always 16 times
+//! through the memory) and that of random values (once); stress-ng `zero-one`, its quickest that checks every word, for as
+//! long as the others take. Each has the same amount, locked, in as many threads or processes as there are processors.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::write::measure::{Measured, agent_with, pipe};
@@ -84,6 +85,17 @@ fn ours(agent: &Path, dir: &Path, _: u64) -> Result<(f64, Measured)> {
         json!({"step": "memory", "duration": "10m", "size": SIZE, "passes": PASSES, "patterns": ["moving_inversions"]});
     let scenario = json!({"version": 1, "name": "bench", "steps": [step]});
     let measured = agent_with(agent, dir, &[], &json!({"task": "burn_in", "scenario": scenario}))?;
+    let log = fs::read_to_string(dir.join("case.log"))?;
+    let result =
+        log.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|v| v["output"].is_object()));
+    let all = result.with_context(|| format!("no result in\n{log}"))?["output"]["steps"][0]["measurements"].take();
+    let sum = |name: &str| -> f64 {
+        let values = all.as_array().into_iter().flatten().filter(|m| m["name"] == name);
+        values.filter_map(|m| m["value"].as_f64()).sum()
+    };
+    let (tested, passes) = (sum("memory.tested"), sum("memory.passes"));
+    let is_same_work = (tested - SIZE as f64).abs() < 0.5 && (passes - PASSES as f64).abs() < 0.5;
+    ensure!(is_same_work, "{passes} passes over {tested} bytes are not the {PASSES} over {SIZE} that were asked for");
     Ok(((6 * PASSES * SIZE) as f64, measured))
 }
 
@@ -93,12 +105,17 @@ fn memtester(_: &Path, dir: &Path, threads: u64) -> Result<(f64, Measured)> {
     let line = format!(
         "export MEMTESTER_TEST_MASK=1; for i in $(seq {threads}); do memtester {each}M 1 & pids+=($!); done; for p in \"${{pids[@]}}\"; do wait $p; done"
     );
-    Ok((((2 * 17 * each * threads) << 20) as f64, pipe(&line, dir)?))
+    let measured = pipe(&line, dir)?;
+    let log = fs::read_to_string(dir.join("case.log"))?;
+    // It takes less where it cannot have or lock all, and goes on.
+    let had = log.matches(&format!("got  {each}MB")).count() as u64;
+    ensure!(had == threads && !log.contains("reducing"), "memtester did not test {each} MiB {threads} times:\n{log}");
+    Ok((((2 * 17 * each * threads) << 20) as f64, measured))
 }
 
 fn stress_ng(_: &Path, dir: &Path, threads: u64) -> Result<(f64, Measured)> {
     let line = format!(
-        "stress-ng --vm {threads} --vm-bytes {SIZE} --vm-method zero-one --vm-keep --verify --metrics --timeout {SECONDS}s 2>&1"
+        "stress-ng --vm {threads} --vm-bytes {SIZE} --vm-method zero-one --vm-keep --vm-locked --verify --metrics --timeout {SECONDS}s 2>&1"
     );
     let measured = pipe(&line, dir)?;
     let log = fs::read_to_string(dir.join("case.log"))?;

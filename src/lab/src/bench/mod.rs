@@ -2,8 +2,11 @@
 //! the usual pipes, taken in turn on the same machine. Ratios mean something; absolute times are this machine's.
 
 mod boot;
+mod fields;
+mod first_request;
 mod inventory;
 mod memory;
+mod memory_group;
 mod sharing;
 mod wipe;
 mod write;
@@ -21,7 +24,7 @@ pub(crate) struct Options {
     pub(crate) agent: PathBuf,
     pub(crate) builds: PathBuf,
     pub(crate) rounds: u32,
-    /// Only the writing, and only cases with this in their name; `wipe`, `memory`, `inventory`: only that.
+    /// Only the writing, and only cases with this in their name; `wipe`, `memory`, `inventory`, `boot`: only that.
     pub(crate) only: Option<String>,
 }
 
@@ -42,6 +45,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let inventory = || inventory::run(&options.agent, options.rounds, &root.join("target/bench/inventory.json"));
     if options.only.as_deref() == Some("inventory") {
         return show.phase("Taking the inventory", "1 minute", inventory);
+    }
+    if options.only.as_deref() == Some("boot") {
+        return first_requests(&mut show, options, &root);
     }
     let image = debian_image(&root, &mut show)?;
     show.phase("Writing an image to a loop device", "5 minutes, and 5 more the first time", || {
@@ -70,9 +76,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     show.phase("From the kernel's start to the controller's list", "1 to 2 minutes", || {
         boot::until_enrolled(&lab, &programs, options.rounds)
     })?;
+    show.phase("The first request against an empty ramdisk", "2 minutes", || {
+        first_request::against_empty(&lab, &programs, options.rounds)
+    })?;
     show.phase("Smallest memory that installs", "2 to 4 minutes", || boot::smallest_memory(&lab, &programs, &root))?;
     show.summary();
     Ok(())
+}
+
+fn first_requests(show: &mut Show, options: &Options, root: &Path) -> Result<()> {
+    let mut programs = Programs::beside_this(root)?;
+    programs.boot_files = options.builds.join("latest");
+    let lab = Lab::builder().build()?;
+    show.phase("The first request against an empty ramdisk", "2 minutes", || {
+        first_request::against_empty(&lab, &programs, options.rounds)
+    })
 }
 
 fn wipe(root: &Path, options: &Options) -> Result<()> {

@@ -44,10 +44,10 @@ pub(crate) fn run(firmware: Firmware) -> Result<()> {
 }
 
 /// A network namespace and taps take root; nothing else here does, so it is asked for only now.
-fn become_root() -> Result<()> {
-    println!("\nThe demo's private network (a namespace, a bridge, a tap device) takes root: going on through sudo.");
+pub(crate) fn become_root() -> Result<()> {
+    println!("\nThe private network (a namespace, a bridge, a tap device) takes root: going on through sudo.");
     let error = Command::new("sudo")
-        .arg("--preserve-env=SPEEDISO_CACHE,SPEEDISO_LAB_DIR,SPEEDISO_ACCEL,KEEP,FIRMWARE,HOME,PATH")
+        .arg("--preserve-env=SPEEDISO_CACHE,SPEEDISO_LAB_DIR,SPEEDISO_ACCEL,KEEP,FIRMWARE,MACHINES,HOME,PATH")
         .arg(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .exec();
@@ -147,7 +147,7 @@ fn drive(lab: &Lab, programs: &Programs, image: &Path, firmware: Firmware, show:
     Ok(())
 }
 
-fn accel(programs: &Programs) -> Result<Accel> {
+pub(crate) fn accel(programs: &Programs) -> Result<Accel> {
     Ok(cached_accel(&programs.boot_files.join("vmlinuz"), &cache_dir())?)
 }
 

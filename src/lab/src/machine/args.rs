@@ -131,7 +131,7 @@ fn add_disks(args: &mut Args, spec: &MachineSpec) {
     if spec.disks.iter().any(|disk| disk.bus == Bus::Scsi) {
         args.add("-device", "virtio-scsi-pci,id=scsi");
     }
-    if spec.disks.iter().any(|disk| disk.bus == Bus::UsbRemovable) {
+    if spec.disks.iter().any(|disk| disk.bus.is_usb()) {
         args.add("-device", "qemu-xhci,id=xhci");
     }
     for (n, disk) in spec.disks.iter().enumerate() {
@@ -143,8 +143,9 @@ fn add_disks(args: &mut Args, spec: &MachineSpec) {
                 format!("cache=none,file.driver=nbd,file.server.type=unix,file.server.path={}", quoted(socket))
             }
         };
-        let read_only = if disk.read_only { ",readonly=on" } else { "" };
-        args.add("-drive", format!("if=none,id=drive{n},format=raw,discard=unmap,{medium}{read_only}"));
+        let read_only = if disk.read_only || disk.bus.is_cd() { ",readonly=on" } else { "" };
+        let media = if disk.bus.is_cd() { ",media=cdrom" } else { "" };
+        args.add("-drive", format!("if=none,id=drive{n},format=raw,discard=unmap,{medium}{read_only}{media}"));
         if disk.hot_plug && disk.bus != Bus::Scsi {
             args.add("-device", format!("pcie-root-port,id=slot{n},chassis={0},slot={0}", n + 1));
         }
@@ -181,6 +182,9 @@ fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
         Bus::Ahci => format!("ide-hd,bus=ide.{n},drive=drive{n},serial={serial}{wwn}"),
         Bus::Scsi => format!("scsi-hd,bus=scsi.0,scsi-id={n},drive=drive{n},serial={serial},{sectors}{wwn}"),
         Bus::UsbRemovable => format!("usb-storage,bus=xhci.0,drive=drive{n},serial={serial},removable=on"),
+        Bus::Cd => format!("ide-cd,bus=ide.{n},drive=drive{n},serial={serial}"),
+        // Of a drive that is a CD's, QEMU makes a USB CD drive.
+        Bus::UsbCd => format!("usb-storage,bus=xhci.0,drive=drive{n},serial={serial}"),
     };
     device.push_str(&format!(",id=disk{n}"));
     if disk.hot_plug && disk.bus != Bus::Scsi {
@@ -201,13 +205,13 @@ fn device(spec: &MachineSpec, disk: &Disk, n: usize) -> String {
 fn check(spec: &MachineSpec) -> Result<()> {
     let wrong = |wrong: &str| Err(LabError::Spec { machine: spec.name.clone(), wrong: wrong.to_owned() });
     for (n, disk) in spec.disks.iter().enumerate() {
-        if disk.bus == Bus::Ahci && n > 5 {
+        if matches!(disk.bus, Bus::Ahci | Bus::Cd) && n > 5 {
             return wrong("AHCI has six ports");
         }
         if disk.hot_plug && !matches!(disk.bus, Bus::Virtio | Bus::Nvme | Bus::Scsi) {
             return wrong("only virtio, NVMe and SCSI disks can be pulled out here");
         }
-        if disk.sector_size != 512 && matches!(disk.bus, Bus::Ahci | Bus::UsbRemovable) {
+        if disk.sector_size != 512 && (disk.bus == Bus::Ahci || disk.bus.is_usb() || disk.bus.is_cd()) {
             return wrong("QEMU's AHCI and USB disks have 512-byte sectors only");
         }
         if disk.detached_namespace.is_some() && disk.bus != Bus::Nvme {

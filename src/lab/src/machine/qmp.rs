@@ -1,9 +1,9 @@
 //! QEMU's monitor: one connection per command, since a machine gets a handful in its life.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Sends one command and gives its answer; events that come between are passed over.
 pub(super) fn execute(socket: &Path, machine: &str, command: &str, arguments: &Value) -> Result<Value> {
     let doing = || format!("talking to the monitor of machine {machine} at {}", socket.display());
-    let stream = UnixStream::connect(socket).doing(doing)?;
+    let stream = connect(socket).doing(doing)?;
     stream.set_read_timeout(Some(LIMIT)).doing(doing)?;
     let mut reader = BufReader::new(stream.try_clone().doing(doing)?);
     let mut writer = stream;
@@ -41,4 +41,17 @@ pub(super) fn execute(socket: &Path, machine: &str, command: &str, arguments: &V
     };
     ask(json!({ "execute": "qmp_capabilities" }))?;
     ask(json!({ "execute": command, "arguments": arguments }))
+}
+
+/// A machine that was just switched on makes its socket a moment later.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        match UnixStream::connect(socket) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
 }

@@ -81,6 +81,11 @@ impl<'lab> Machine<'lab> {
         &self.serial
     }
 
+    /// A Unix socket that is the serial console.
+    pub fn console(&self) -> &Path {
+        &self.serial_socket
+    }
+
     /// Waits for a line on the serial console, from power on.
     pub fn wait_for(&mut self, what: &str, limit: Duration) -> Result<Found> {
         self.wait_for_after(0, what, limit)

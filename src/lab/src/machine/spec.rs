@@ -24,6 +24,20 @@ pub enum Bus {
     Scsi,
     /// A USB stick that says of itself that it is removable.
     UsbRemovable,
+    /// A CD in a SATA drive.
+    Cd,
+    /// A CD in a USB drive: what the virtual media of BMCs are.
+    UsbCd,
+}
+
+impl Bus {
+    pub(super) fn is_cd(self) -> bool {
+        matches!(self, Self::Cd | Self::UsbCd)
+    }
+
+    pub(super) fn is_usb(self) -> bool {
+        matches!(self, Self::UsbRemovable | Self::UsbCd)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -63,6 +63,7 @@ const SENSORS: &[Known] = &[
     known("sensor.current.max", unit::AMPERES, "highest reading, per sensor"),
     known("sensor.power.min", unit::WATTS, "lowest reading, per sensor"),
     known("sensor.power.max", unit::WATTS, "highest reading, per sensor"),
+    known("sensor.critical", unit::COUNT, "sensors of the BMC that were beyond a critical threshold of its own"),
 ];
 
 /// A program that ran to its end.

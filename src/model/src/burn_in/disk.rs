@@ -60,7 +60,12 @@ fn all_disks() -> WipeTargets {
 
 pub(super) const DISK: &[Known] = &[
     none_allowed("disk.errors", "requests that failed, per disk"),
-    none_allowed("disk.mismatches", "sectors that were not as they had been written, per disk"),
+    none_allowed("disk.mismatches", "sectors that were not as they had been written, each once, per disk"),
+    none_allowed(
+        "disk.inconsistent_reads",
+        "blocks that read otherwise than minutes before, though nobody wrote to them; only of disks that nobody uses",
+    ),
+    known("disk.read_twice", unit::COUNT, "blocks that were read again and compared"),
     none_allowed("disk.failing", "1 if the drive itself says that it is failing"),
     none_allowed("disk.self_test.failed", "1 if the drive's test of itself failed"),
     none_allowed("disk.new.reallocated_sectors", "more than before the step"),

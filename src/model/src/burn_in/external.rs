@@ -174,6 +174,63 @@ impl FioStep {
     }
 }
 
+/// Stressors of processors, caches and memory, which touch nothing else of the machine. Of the others some load modules,
+/// set the clock, write files or try every device there is.
+const HARMLESS: &[&str] = &[
+    "atomic",
+    "bigheap",
+    "branch",
+    "bsearch",
+    "cache",
+    "cacheline",
+    "cpu",
+    "crypt",
+    "fma",
+    "fp",
+    "funccall",
+    "hash",
+    "heapsort",
+    "hsearch",
+    "icache",
+    "l1cache",
+    "lockbus",
+    "longjmp",
+    "lsearch",
+    "malloc",
+    "matrix",
+    "matrix-3d",
+    "memcpy",
+    "memfd",
+    "memrate",
+    "memthrash",
+    "mergesort",
+    "misaligned",
+    "mmap",
+    "nop",
+    "opcode",
+    "prefetch",
+    "qsort",
+    "radixsort",
+    "regs",
+    "rotate",
+    "shellsort",
+    "skiplist",
+    "stack",
+    "str",
+    "stream",
+    "tree",
+    "trig",
+    "tsearch",
+    "vecfp",
+    "vecmath",
+    "vecshuf",
+    "vecwide",
+    "vm",
+    "vm-rw",
+    "wcs",
+    "zlib",
+];
+
 /// stress-ng, always with `--verify`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -195,6 +252,12 @@ pub struct Stressor {
 }
 
 impl StressNgStep {
+    /// Whether all of its stressors are known to touch processors, caches and memory only.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        self.stressors.iter().all(|stressor| HARMLESS.contains(&stressor.name.as_str()))
+    }
+
     /// One per stressor: `stress_ng.cpu.bogo_ops`.
     pub(super) fn metrics(&self) -> Vec<String> {
         self.stressors.iter().map(|s| format!("stress_ng.{}.bogo_ops", s.name)).collect()

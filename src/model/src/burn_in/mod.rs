@@ -13,6 +13,7 @@ mod limit;
 mod measurement;
 mod network;
 pub mod pairing;
+pub mod partner;
 mod pattern;
 mod report;
 mod scenario;
@@ -21,6 +22,7 @@ mod series;
 mod shipped;
 pub mod site;
 mod step;
+mod terms;
 mod verdict;
 pub mod words;
 
@@ -37,7 +39,7 @@ pub use self::disk::{DiskSelfTest, DiskStep};
 pub use self::judge::judge;
 pub use self::limit::{Limit, LimitFrom};
 pub use self::measurement::{DeviceMap, Distribution, Measurement, unit};
-pub use self::network::{DEFAULT_PORT, NetworkRole, NetworkStep};
+pub use self::network::{DEFAULT_PORT, LinkWith, NetworkRole, NetworkStep};
 pub use self::pattern::matches;
 pub use self::report::{BurnInReport, StepReport};
 pub use self::scenario::{Entry, Parallel, Scenario};
@@ -45,6 +47,7 @@ pub use self::seconds::Seconds;
 pub use self::series::Series;
 pub use self::shipped::{SHIPPED, shipped};
 pub use self::step::{CpuStep, MemoryPattern, MemoryStep, PauseStep, SensorsStep, Step, StepKind};
+pub use self::terms::LinkTerms;
 pub use self::verdict::{Breach, Verdict, Worst};
 
 /// Carries a scenario out on this machine.
@@ -107,10 +110,25 @@ impl BurnInTask {
         self.scenario()?.check()
     }
 
-    /// Whether a step of it writes to disks. Of a name that does not exist nothing is known, which is no permission.
+    /// Whether a step of it may lose somebody's data: by writing to disks, or by a program. Of a name that does not exist
+    /// nothing is known, which is no permission.
     #[must_use]
     pub fn is_destructive(&self) -> bool {
-        self.scenario().map_or(true, |scenario| scenario.steps().any(Step::is_destructive))
+        self.any(Step::is_destructive)
+    }
+
+    #[must_use]
+    pub fn writes_disks(&self) -> bool {
+        self.any(Step::writes_disks)
+    }
+
+    #[must_use]
+    pub fn runs_programs(&self) -> bool {
+        self.any(Step::runs_programs)
+    }
+
+    fn any(&self, what: impl Fn(&Step) -> bool) -> bool {
+        self.scenario().map_or(true, |scenario| scenario.steps().any(what))
     }
 
     /// Hides what may be secret: the environment of commands, and what opens a port to a partner.

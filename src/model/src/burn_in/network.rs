@@ -16,11 +16,31 @@ pub enum NetworkRole {
     Connect,
 }
 
+/// Who the other end is, where the scenario does not name an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkWith {
+    /// Another machine in the same step at the same time; the controller pairs them.
+    #[default]
+    Machine,
+    /// The controller itself, where its policy allows that. Elsewhere the step is skipped.
+    Controller,
+}
+
+impl LinkWith {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_machine(&self) -> bool {
+        *self == Self::Machine
+    }
+}
+
 /// Streams from one machine to the other, back, and both ways at once, then datagrams both ways. Four fifths of the
 /// duration are for the streams.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkStep {
+    #[serde(default, skip_serializing_if = "LinkWith::is_machine")]
+    pub with: LinkWith,
     /// Address of the other side; whom the controller pairs it with when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partner: Option<String>,
@@ -78,6 +98,9 @@ impl NetworkStep {
     pub(super) fn check(&self) -> Result<(), String> {
         if self.partner.is_some() != self.role.is_some() || self.partner.is_some() != self.secret.is_some() {
             return Err("partner, role and secret need one another; without all of them the controller pairs".into());
+        }
+        if self.with == LinkWith::Controller && self.partner.is_some() {
+            return Err("with: the controller is found by itself; partner, role and secret name another machine".into());
         }
         if let Some(partner) = self.partner.as_ref().filter(|p| p.parse::<IpAddr>().is_err()) {
             return Err(format!("partner: {partner:?} is not an address"));

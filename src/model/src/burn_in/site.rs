@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::fleet::{Standing, standing};
 use super::measurement::Measurement;
 use super::report::BurnInReport;
+use super::verdict::Worst;
 use crate::id::{NodeId, RunId};
 
 /// Of one machine.
@@ -39,6 +40,32 @@ pub struct RebootRound {
     pub seconds: Option<f64>,
     /// Outcome of the look, or the state of the order's task.
     pub outcome: String,
+    /// What the look found to be other hardware than before the restart, the graver first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+}
+
+impl RebootRound {
+    /// It came back, and was what it had been.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.outcome == "verified" && self.changes.is_empty()
+    }
+
+    /// It did not come back as it was. What is still to come, on its way, or given up is neither good nor bad.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        !self.changes.is_empty()
+            || !["verified", "queued", "granted", "running", "cancelled"].contains(&self.outcome.as_str())
+    }
+}
+
+impl BurnInView {
+    /// Every limit was kept, and no restart ended badly.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        self.report.verdict == Worst::Passed && !self.reboots.iter().any(RebootRound::is_bad)
+    }
 }
 
 /// Which reports.

@@ -195,10 +195,27 @@ impl Step {
         self.name.as_deref().unwrap_or_else(|| self.kind.word())
     }
 
-    /// Whether it writes to disks.
+    /// Whether it may lose somebody's data.
     #[must_use]
     pub fn is_destructive(&self) -> bool {
+        self.writes_disks() || self.runs_programs()
+    }
+
+    #[must_use]
+    pub fn writes_disks(&self) -> bool {
         matches!(&self.kind, StepKind::Disk(disk) if disk.verify_writes)
+    }
+
+    /// Whether it runs, with root's rights, what the scenario names and nobody here knows: such a program can do to the
+    /// machine whatever it likes, past every claim and plan.
+    #[must_use]
+    pub fn runs_programs(&self) -> bool {
+        match &self.kind {
+            StepKind::Command(_) => true,
+            StepKind::StressNg(stress) => !stress.is_harmless(),
+            StepKind::Gpu(gpu) => gpu.directory.is_some(),
+            _ => false,
+        }
     }
 
     /// Everything wrong that can be seen without a machine.

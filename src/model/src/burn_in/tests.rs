@@ -19,6 +19,44 @@ fn what_is_shipped_is_valid_and_destroys_nothing() {
 }
 
 #[test]
+fn what_programs_do_nobody_knows() {
+    let of = |step: &str| {
+        let task = BurnInTask { scenario: serde_json::from_str(&with(step)).expect(step) };
+        let kind = (task.writes_disks(), task.runs_programs());
+        let task = crate::task::Task::BurnIn(task);
+        (kind, task.is_destructive(), task.on_interrupt())
+    };
+    use crate::task::OnInterrupt::{Never, Safe};
+    let stress = |name: &str| format!(r#"{{"step":"stress_ng","duration":"1m","stressors":[{{"name":"{name}"}}]}}"#);
+    let harmless = ((false, false), false, Safe);
+    let program = ((false, true), true, Never);
+    assert_eq!(of(r#"{"step":"disk","duration":"1m"}"#), harmless);
+    assert_eq!(of(r#"{"step":"disk","duration":"1m","verify_writes":true}"#), ((true, false), true, Safe));
+    assert_eq!(of(r#"{"step":"fio","duration":"1m","devices":"all_disks"}"#), harmless);
+    assert_eq!(of(r#"{"step":"command","duration":"1m","argv":["iw"]}"#), program);
+    assert_eq!(of(r#"{"step":"command","duration":"1m","argv":["iw"],"required":false}"#), program);
+    assert_eq!(of(&stress("vm")), harmless);
+    // It tries every device it finds; others load modules or set the clock.
+    assert_eq!(of(&stress("bad-ioctl")), program);
+    assert_eq!(of(r#"{"step":"gpu","duration":"1m"}"#), harmless);
+    assert_eq!(of(r#"{"step":"gpu","duration":"1m","directory":"/tmp/gpu"}"#), program);
+    let unknown = BurnInTask::named("gentle");
+    assert!(unknown.is_destructive() && unknown.writes_disks() && unknown.runs_programs(), "nothing is known of it");
+}
+
+#[test]
+fn standard_and_soak_try_disks_and_the_link_and_need_only_the_disks() {
+    for name in ["standard", "soak"] {
+        let scenario = shipped(name).expect("shipped");
+        let reads = |s: &&Step| matches!(&s.kind, StepKind::Disk(disk) if !disk.verify_writes && s.required);
+        assert_eq!(scenario.steps().filter(reads).count(), 1, "{name}");
+        let links: Vec<&Step> = scenario.steps().filter(|s| matches!(s.kind, StepKind::Network(_))).collect();
+        assert!(links.len() == 1 && !links[0].required, "{name}: where nobody may be its partner, it is skipped");
+        assert!(matches!(&links[0].kind, StepKind::Network(n) if n.with == LinkWith::Controller), "{name}");
+    }
+}
+
+#[test]
 fn mistakes_are_named_with_their_place() {
     let cases = [
         (r#"{"step":"cpu"}"#, "duration is missing"),
@@ -63,6 +101,11 @@ fn mistakes_are_named_with_their_place() {
             "64 hexadecimal",
         ),
         (r#"{"step":"network","duration":"1m","port":80}"#, "port"),
+        (r#"{"step":"network","duration":"1m","with":"everybody"}"#, "everybody"),
+        (
+            r#"{"step":"network","duration":"1m","with":"controller","partner":"192.0.2.1","role":"listen","secret":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+            "found by itself",
+        ),
         (r#"{"step":"network","duration":"1m","streams":0}"#, "streams"),
         (r#"{"step":"disk","duration":"1m","devices":{"hints":[{}]}}"#, "hints"),
         (r#"{"step":"disk","duration":"1m","share":0}"#, "share"),
@@ -147,6 +190,15 @@ fn the_worst_step_counts_and_a_fault_is_never_excused() {
     assert_eq!(worst, Worst::Failed);
     assert!(reasons[0].starts_with("a: cpu.errors is 1 count"), "{reasons:?}");
     assert_eq!(BurnInReport::conclude(&[]).0, Worst::Inconclusive);
+
+    // What was skipped is excused like what could not be judged, and is no pass where it is needed.
+    let skipped = || Verdict::Skipped { because: vec!["no controller".into()] };
+    assert_eq!(skipped().name(), "skipped");
+    let (worst, _) = BurnInReport::conclude(&[step("a", true, Verdict::Passed), step("b", false, skipped())]);
+    assert_eq!(worst, Worst::Passed);
+    let (worst, reasons) = BurnInReport::conclude(&[step("a", true, Verdict::Passed), step("b", true, skipped())]);
+    assert_eq!((worst, reasons.as_slice()), (Worst::Inconclusive, ["b: no controller".to_owned()].as_slice()));
+    assert_eq!(BurnInReport::conclude(&[step("b", false, skipped())]).0, Worst::Inconclusive, "nothing was done");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub enum Verdict {
     Failed { by: Vec<Breach> },
     /// Nobody can say, for these reasons. Never a pass.
     Inconclusive { because: Vec<String> },
+    /// Nothing of it was done, for a reason that lies outside of this machine. Never a pass.
+    Skipped { because: Vec<String> },
     /// From a newer writer.
     #[serde(other)]
     Unknown,
@@ -69,7 +71,16 @@ impl Verdict {
         match self {
             Self::Passed => Worst::Passed,
             Self::Failed { .. } => Worst::Failed,
-            Self::Inconclusive { .. } | Self::Unknown => Worst::Inconclusive,
+            Self::Inconclusive { .. } | Self::Skipped { .. } | Self::Unknown => Worst::Inconclusive,
+        }
+    }
+
+    /// For people. What was skipped counts as what could not be judged, and is told apart from it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Skipped { .. } => "skipped",
+            other => other.worst().name(),
         }
     }
 
@@ -79,7 +90,7 @@ impl Verdict {
         match self {
             Self::Passed => Vec::new(),
             Self::Failed { by } => by.iter().map(Breach::to_string).collect(),
-            Self::Inconclusive { because } => because.clone(),
+            Self::Inconclusive { because } | Self::Skipped { because } => because.clone(),
             Self::Unknown => vec!["the verdict is of a kind that this version does not know".into()],
         }
     }

@@ -3,6 +3,8 @@
 //! Only what is known on both sides is compared: a fact that was not read this time is not a change, and a list that could
 //! not be read at all says nothing of what was in it.
 
+mod fingerprint;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -16,6 +18,8 @@ use crate::hints::describe;
 use crate::id::Epoch;
 use crate::lldp;
 use crate::units::{Bytes, MIB};
+
+pub use self::fingerprint::Fingerprint;
 
 /// How much it matters to whoever runs the machine. The graver comes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema)]

@@ -254,10 +254,22 @@ impl MemoryModule {
 }
 
 impl Inventory {
-    /// All MAC addresses, sorted, in the canonical lower-case form with colons.
+    /// The MAC addresses that tell this machine from others, sorted, in the canonical lower-case form with colons: not
+    /// zeros, and not those of the USB network by which a BMC speaks with its machine, which are the same on thousands of
+    /// boards. Where all network is USB, that is what there is.
     #[must_use]
     pub fn macs(&self) -> Vec<String> {
-        let mut macs: Vec<String> = self.interfaces.iter().filter_map(|i| canonical_mac(&i.mac_address)).collect();
+        const OVER_USB: [&str; 4] = ["cdc_ether", "cdc_ncm", "cdc_eem", "rndis_host"];
+        let is_usb = |i: &&Interface| i.driver.as_deref().is_some_and(|driver| OVER_USB.contains(&driver));
+        let (usb, others): (Vec<&Interface>, Vec<&Interface>) = self.interfaces.iter().partition(is_usb);
+        let real = |list: Vec<&Interface>| -> Vec<String> {
+            let macs = list.into_iter().filter_map(|i| canonical_mac(&i.mac_address));
+            macs.filter(|mac| is_real_identifier(mac)).collect()
+        };
+        let mut macs = real(others);
+        if macs.is_empty() {
+            macs = real(usb);
+        }
         macs.sort();
         macs.dedup();
         macs
@@ -291,9 +303,19 @@ pub fn canonical_mac(text: &str) -> Option<String> {
 /// thousands of machines; an order that matched one would match the neighbour too.
 #[must_use]
 pub fn is_real_identifier(text: &str) -> bool {
-    const PLACEHOLDERS: [&str; 14] = [
+    const PLACEHOLDERS: [&str; 28] = [
         "to be filled by o.e.m.",
+        "to be filled by o.e.m",
+        "to be filled by oem",
+        "o.e.m.",
+        "oem",
+        "default",
         "default string",
+        "empty",
+        "undefined",
+        "not available",
+        "no asset tag",
+        "no asset information",
         "system serial number",
         "serial number",
         "not specified",
@@ -306,6 +328,11 @@ pub fn is_real_identifier(text: &str) -> bool {
         "base board serial number",
         "0123456789",
         "123456789",
+        "1234567890",
+        // A UUID that boards of one maker leave the factory with, in both orders of its bytes, and one of others.
+        "03000200-0400-0500-0006-000700080009",
+        "00020003-0004-0005-0006-000700080009",
+        "fefefefe-fefe-fefe-fefe-fefefefefefe",
     ];
     let text = text.trim().to_ascii_lowercase();
     let mut letters = text.chars().filter(char::is_ascii_alphanumeric);
@@ -346,6 +373,24 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_many_machines_have_identify_none() {
+        let nic = |mac: &str, driver: &str| Interface {
+            mac_address: mac.into(),
+            driver: Some(driver.into()),
+            ..Interface::default()
+        };
+        let bmc = nic("be:3a:f2:b6:05:9f", "cdc_ether");
+        let mut machine = Inventory {
+            interfaces: vec![bmc.clone(), nic("52:54:00:AB:CD:EF", "ice"), nic("00:00:00:00:00:00", "mlx5_core")],
+            ..Inventory::default()
+        };
+        assert_eq!(machine.macs(), ["52:54:00:ab:cd:ef"]);
+        // A machine whose only network is a USB adapter is known by it.
+        machine.interfaces = vec![bmc];
+        assert_eq!(machine.macs(), ["be:3a:f2:b6:05:9f"]);
+    }
+
+    #[test]
     fn placeholders_identify_nothing() {
         for text in [
             "",
@@ -354,6 +399,7 @@ mod tests {
             "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
             "To Be Filled By O.E.M.",
             "Default string",
+            "03000200-0400-0500-0006-000700080009",
             "...",
         ] {
             assert!(!is_real_identifier(text), "{text}");

@@ -66,6 +66,12 @@ impl PciDevice {
         }
     }
 
+    /// Whether people would count it among the machine's parts: disks, networks, screens and computing hang on it.
+    #[must_use]
+    pub fn is_card(&self) -> bool {
+        matches!(self.base_class(), "01" | "02" | "03" | "12") && !self.virtual_function
+    }
+
     #[must_use]
     pub fn is_bridge(&self) -> bool {
         self.base_class() == "06"

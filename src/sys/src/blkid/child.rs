@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::{CHILD_ARGUMENT, Signature, Survey};
 use crate::process::{abandon, collect, wait};
 
@@ -42,8 +44,21 @@ pub fn probe_file_in_child(exe: &Path, disk: File, deadline: Duration) -> Result
 /// # Errors
 /// When the child cannot be started, fails, gives no answer, or takes longer than `deadline`.
 pub fn survey_in_child(exe: &Path, disk: File, deadline: Duration) -> Result<Survey, ProbeError> {
+    answer_of_child(exe, &[CHILD_ARGUMENT], disk, deadline)
+}
+
+/// What a confined child of the program `exe` says of the disk on its standard input.
+///
+/// # Errors
+/// When the child cannot be started, fails, gives no answer, or takes longer than `deadline`.
+pub(crate) fn answer_of_child<T: DeserializeOwned>(
+    exe: &Path,
+    arguments: &[&str],
+    disk: File,
+    deadline: Duration,
+) -> Result<T, ProbeError> {
     let mut child = Command::new(exe)
-        .arg(CHILD_ARGUMENT)
+        .args(arguments)
         .env_clear()
         .stdin(disk)
         .stdout(Stdio::piped())

@@ -71,7 +71,7 @@ const IOCTLS: [u32; 11] = [
 ///
 /// # Errors
 /// When the kernel does not do it; the caller must not probe then.
-pub(super) fn confine() -> io::Result<()> {
+pub(crate) fn confine() -> io::Result<()> {
     for (resource, limit) in [
         (Resource::RLIMIT_AS, MEMORY_LIMIT),
         (Resource::RLIMIT_CPU, CPU_SECONDS),

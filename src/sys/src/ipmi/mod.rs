@@ -1,7 +1,7 @@
 //! The management processor, asked from inside the machine (IPMI 2.0, revision 1.1).
 //!
 //! There is a closed set of commands, and no way to send another: a BMC can power the machine off and forget its own
-//! configuration. Everything here reads but one, which adds a line to the system event log.
+//! configuration. Everything here reads but those that add to the system event log.
 
 mod convert;
 mod device;
@@ -18,24 +18,54 @@ use speediso_model::inventory::bmc::{Bmc, BmcSensor};
 use speediso_model::plan::hex;
 
 pub use self::device::IpmiDevice;
-pub use self::sel::{Installation, add_event};
+pub use self::sdr::SensorRecords;
+pub use self::sel::{Installation, add_event, add_note};
 
 /// What can be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
     DeviceId,
     SystemGuid,
-    ChannelInfo { channel: u8 },
-    LanParameter { channel: u8, parameter: u8, set: u8 },
-    FruInfo { id: u8 },
-    FruRead { id: u8, offset: u16, count: u8 },
+    ChannelInfo {
+        channel: u8,
+    },
+    LanParameter {
+        channel: u8,
+        parameter: u8,
+        set: u8,
+    },
+    FruInfo {
+        id: u8,
+    },
+    FruRead {
+        id: u8,
+        offset: u16,
+        count: u8,
+    },
     SdrReserve,
-    SdrRead { reservation: u16, record: u16, offset: u8, count: u8 },
-    SensorReading { number: u8, lun: u8 },
-    SensorThresholds { number: u8, lun: u8 },
+    SdrRead {
+        reservation: u16,
+        record: u16,
+        offset: u8,
+        count: u8,
+    },
+    SensorReading {
+        number: u8,
+        lun: u8,
+    },
+    SensorThresholds {
+        number: u8,
+        lun: u8,
+    },
     SelInfo,
-    SelEntry { record: u16 },
+    SelEntry {
+        record: u16,
+    },
     SelAdd(Installation),
+    /// Text in a record of a kind that is everybody's own.
+    SelNote {
+        text: [u8; 13],
+    },
 }
 
 const APPLICATION: u8 = 0x06;
@@ -59,7 +89,7 @@ impl Request {
             Self::SensorThresholds { lun, .. } => (SENSOR, 0x27, lun),
             Self::SelInfo => (STORAGE, 0x40, 0),
             Self::SelEntry { .. } => (STORAGE, 0x43, 0),
-            Self::SelAdd(_) => (STORAGE, 0x44, 0),
+            Self::SelAdd(_) | Self::SelNote { .. } => (STORAGE, 0x44, 0),
         }
     }
 
@@ -78,6 +108,8 @@ impl Request {
             // Without a reservation, from its start, all of it.
             Self::SelEntry { record } => [&two(0)[..], &two(record), &[0, 0xff]].concat(),
             Self::SelAdd(event) => event.record().to_vec(),
+            // The BMC fills in the number.
+            Self::SelNote { text } => [&[0, 0, sel::NOTE][..], &text].concat(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sensors: what records tell of them (section 43), and what they read now.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use speediso_model::inventory::bmc::{BmcSensor, SensorState, Thresholds};
 
@@ -17,15 +17,49 @@ const LAST: u16 = 0xffff;
 
 /// Those of full and compact records, and in words what was cut off when the time ran out.
 pub(super) fn sensors(bmc: &dyn Ipmi, end: Instant) -> Result<(Vec<BmcSensor>, Option<String>), IpmiError> {
-    let mut reservation = reserve(bmc)?;
     let mut sensors = Vec::new();
+    let is_whole = walk(bmc, end, |record| sensors.extend(sensor(bmc, record, true)))?;
+    let cut = (!is_whole).then(|| cut_off(sensors.len()));
+    Ok((sensors, cut))
+}
+
+fn cut_off(n: usize) -> String {
+    format!("{n} were read, the others would have taken too long")
+}
+
+/// The records of a BMC's sensors: with them sensors can be asked again and again, without reading the repository anew.
+#[derive(Clone, Debug)]
+pub struct SensorRecords(Vec<Vec<u8>>);
+
+impl SensorRecords {
+    /// And in words what was cut off when the time ran out.
+    ///
+    /// # Errors
+    /// When the BMC does not let its records be read.
+    pub fn read(bmc: &dyn Ipmi, patience: Duration) -> Result<(Self, Option<String>), IpmiError> {
+        let mut records = Vec::new();
+        let is_whole = walk(bmc, Instant::now() + patience, |record| {
+            if matches!(record.get(3), Some(&FULL | &COMPACT)) {
+                records.push(record.to_vec());
+            }
+        })?;
+        let cut = (!is_whole).then(|| cut_off(records.len()));
+        Ok((Self(records), cut))
+    }
+
+    /// What they read now, each asked when it is its turn; without their thresholds.
+    pub fn sensors<'a>(&'a self, bmc: &'a dyn Ipmi) -> impl Iterator<Item = BmcSensor> + 'a {
+        self.0.iter().filter_map(move |record| sensor(bmc, record, false))
+    }
+}
+
+/// All records in turn. `false` when the time ran out before their end.
+fn walk(bmc: &dyn Ipmi, end: Instant, mut visit: impl FnMut(&[u8])) -> Result<bool, IpmiError> {
+    let mut reservation = reserve(bmc)?;
     let mut record = 0;
     for _ in 0..MOST_RECORDS {
         if Instant::now() >= end {
-            return Ok((
-                sensors.clone(),
-                Some(format!("{} were read, the others would have taken too long", sensors.len())),
-            ));
+            return Ok(false);
         }
         let (next, bytes) = match read(bmc, reservation, record) {
             // C5h: somebody else has changed or reserved the repository meanwhile.
@@ -35,11 +69,9 @@ pub(super) fn sensors(bmc: &dyn Ipmi, end: Instant) -> Result<(Vec<BmcSensor>, O
             }
             read => read?,
         };
-        if let Some(sensor) = sensor(bmc, &bytes) {
-            sensors.push(sensor);
-        }
+        visit(&bytes);
         if next == LAST || next == record {
-            return Ok((sensors, None));
+            return Ok(true);
         }
         record = next;
     }
@@ -74,7 +106,7 @@ fn read(bmc: &dyn Ipmi, reservation: u16, record: u16) -> Result<(u16, Vec<u8>),
 }
 
 /// What the record describes, if that is a sensor, with its reading.
-fn sensor(bmc: &dyn Ipmi, record: &[u8]) -> Option<BmcSensor> {
+fn sensor(bmc: &dyn Ipmi, record: &[u8], with_thresholds: bool) -> Option<BmcSensor> {
     let at = |i: usize| record.get(i).copied().unwrap_or(0);
     let kind = at(3);
     let name_at = match kind {
@@ -118,7 +150,7 @@ fn sensor(bmc: &dyn Ipmi, record: &[u8]) -> Option<BmcSensor> {
         Some(Ok(conversion)) => {
             sensor.value = Some(conversion.value(reading[0]));
             sensor.state = state(states);
-            if let Ok(answer) = ask(bmc, Request::SensorThresholds { number, lun }, 7) {
+            if with_thresholds && let Ok(answer) = ask(bmc, Request::SensorThresholds { number, lun }, 7) {
                 sensor.thresholds = thresholds(&answer, conversion);
             }
         }

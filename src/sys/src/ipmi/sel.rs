@@ -24,8 +24,9 @@ pub(super) fn read(bmc: &dyn Ipmi, end: Instant) -> Result<EventLog, IpmiError> 
     }
     let last = ask(bmc, Request::SelEntry { record: LAST }, 18)?;
     let number = le16(&last, 2);
-    // Record numbers go up by one, but for those that were deleted.
-    for record in (number.saturating_sub(NEWEST - 1).max(1)..number).take_while(|_| Instant::now() < end) {
+    // Record numbers go up by one, but for those that were deleted. To be asked for 0 is to be asked for the first, which is
+    // another one's number where they begin with 1, and its own where they begin with 0.
+    for record in (number.saturating_sub(NEWEST - 1)..number).take_while(|_| Instant::now() < end) {
         match ask(bmc, Request::SelEntry { record }, 18) {
             // Some give the next one instead.
             Ok(answer) if le16(&answer, 2) == record => log.newest.push(entry(&answer[2..18])),
@@ -38,7 +39,7 @@ pub(super) fn read(bmc: &dyn Ipmi, end: Instant) -> Result<EventLog, IpmiError> 
 }
 
 /// Sixteen bytes (table 32-1, and 32-2 and 32-3 for those of makers).
-fn entry(record: &[u8]) -> LogEntry {
+pub(super) fn entry(record: &[u8]) -> LogEntry {
     let kind = record[2];
     let stamp = u32::from(le16(record, 3)) | u32::from(le16(record, 5)) << 16;
     let mut entry = LogEntry { record: le16(record, 0), raw: hex(record), ..LogEntry::default() };
@@ -56,6 +57,9 @@ fn entry(record: &[u8]) -> LogEntry {
             event(record[10], record[12] & 0x7f, offset),
             if gone { ", is over" } else { "" }
         );
+    } else if let Some(text) = note(record) {
+        entry.kind = "Speediso".to_owned();
+        entry.text = text;
     } else {
         entry.kind = "maker's own".to_owned();
         entry.text = format!("a record of type {kind:#04x}, which only the maker can read");
@@ -139,6 +143,56 @@ impl Installation {
         (record[14], record[15]) = (0xff, 0xff);
         record
     }
+}
+
+/// The first of the kinds of record that carry thirteen bytes of anything and no time (table 32-3).
+pub(super) const NOTE: u8 = 0xe0;
+/// Ours begin so, then come the number of the part and of parts, and eight characters.
+const MARK: &[u8; 3] = b"SPD";
+const PART: usize = 8;
+const MOST_PARTS: usize = 4;
+
+/// One of ours, as text.
+fn note(record: &[u8]) -> Option<String> {
+    let data = record.get(3..16).filter(|_| record[2] == NOTE)?;
+    let [part, parts, text @ ..] = data.strip_prefix(MARK)? else { return None };
+    let is_ours = part.is_ascii_digit() && parts.is_ascii_digit();
+    let text: String = text.iter().take_while(|b| b.is_ascii_graphic()).map(|b| char::from(*b)).collect();
+    is_ours.then(|| format!("part {} of {}: {text}", char::from(*part), char::from(*parts)))
+}
+
+/// The records of a text of printable ASCII: anything else becomes `?`, and what is too long is cut.
+pub(super) fn notes(text: &str) -> Vec<[u8; 13]> {
+    let bytes: Vec<u8> = text.bytes().map(|b| if b.is_ascii_graphic() { b } else { b'?' }).collect();
+    let parts: Vec<&[u8]> = bytes.chunks(PART).take(MOST_PARTS).collect();
+    let digit = |n: usize| b'0' + u8::try_from(n).unwrap_or(9);
+    let record = |(n, part): (usize, &&[u8])| {
+        let mut record = [0; 13];
+        record[..3].copy_from_slice(MARK);
+        (record[3], record[4]) = (digit(n + 1), digit(parts.len()));
+        record[5..5 + part.len()].copy_from_slice(part);
+        record
+    };
+    parts.iter().enumerate().map(record).collect()
+}
+
+/// Puts a short text into the log. A log that is nearly full is left to what the BMC itself has to say.
+///
+/// # Errors
+/// When the BMC declines, or the log is nearly full.
+pub fn add_note(bmc: &dyn Ipmi, text: &str) -> Result<(), IpmiError> {
+    const SPARE: u16 = 256;
+    let info = ask(bmc, Request::SelInfo, 14)?;
+    let notes = notes(text);
+    let needed = u16::try_from(notes.len() * 16).unwrap_or(u16::MAX);
+    // FFFFh: that much or more.
+    if le16(&info, 3) < needed.saturating_add(SPARE) {
+        return Err(IpmiError::Nonsense { what: "event log", why: "it is nearly full; clear it".into() });
+    }
+    for text in notes {
+        ask(bmc, Request::SelNote { text }, 2)?;
+    }
+    Ok(())
 }
 
 /// Puts a line into the log, and gives its number.

@@ -48,8 +48,9 @@ impl Ipmi for Scripted {
                 let part = &bytes[from..(from + usize::from(count)).min(bytes.len())];
                 Ok([&next.to_le_bytes()[..], part].concat())
             }
-            Request::SelAdd(event) => {
-                self.added.lock().expect("free").push(event.record());
+            Request::SelAdd(_) | Request::SelNote { .. } => {
+                let record = request.data().try_into().expect("sixteen bytes");
+                self.added.lock().expect("free").push(record);
                 Ok(vec![0x2a, 0])
             }
             _ => self.answers.get(&format!("{request:?}")).cloned().map_or_else(|| declined(0xc1), Ok),
@@ -204,6 +205,25 @@ fn the_event_log_is_read_from_its_end_and_written_to() {
     assert_eq!(add_event(&bmc, Installation::Failed).expect("added"), 42);
     let added = bmc.added.lock().expect("free")[0];
     assert_eq!(added, [0, 0, 2, 0, 0, 0, 0, 0x83, 0, 4, 0x1f, 0, 0x6f, 0x0a, 0xff, 0xff]);
+}
+
+/// Table 32-3: a record of thirteen free bytes. What a machine left there is read as it was meant.
+#[test]
+fn a_failure_is_left_in_parts_and_a_full_log_is_left_alone() {
+    let info = |free: u16| [&[0x51, 1, 0][..], &free.to_le_bytes(), &[0; 9]].concat();
+    let bmc = Scripted::default().with(Request::SelInfo, &info(4096));
+    add_note(&bmc, "controller-unreachable").expect("taken");
+    let added = bmc.added.lock().expect("free").clone();
+    assert_eq!(added.len(), 3);
+    assert!(added.iter().all(|record| record[..6] == *b"\0\0\xe0SPD"));
+    let read: Vec<String> = added.iter().map(|record| sel::entry(record).text).collect();
+    assert_eq!(read, ["part 1 of 3: controll", "part 2 of 3: er-unrea", "part 3 of 3: chable"]);
+    let full = Scripted::default().with(Request::SelInfo, &info(200));
+    assert!(add_note(&full, "no-link").is_err() && full.added.lock().expect("free").is_empty());
+    // Not ours: the maker's, whatever it says.
+    let mut foreign = added[0];
+    foreign[3] = b'X';
+    assert_eq!(sel::entry(&foreign).kind, "maker's own");
 }
 
 /// Platform Management FRU Information Storage Definition 1.0, sections 8 to 12.

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use speediso_model::inventory::{Boot, FirmwareEntry};
 
-use crate::efi::{self, EfiError, GLOBAL};
+use crate::efi::{self, DeviceNode, EfiError, GLOBAL};
+use crate::live::{MESSAGING, booted_by};
+use crate::machine::kernel;
 use crate::roots::Roots;
 use crate::sysfs;
 
@@ -17,7 +19,31 @@ const RECORDS: usize = 20_000;
 /// `LOAD_OPTION_ACTIVE`
 const ACTIVE: u32 = 1;
 
-/// All but the interface that was booted from, which only the boot loader knows.
+/// UEFI 2.10, 10.3.4.11: the address in 32 bytes, then what kind of network it is (RFC 1700).
+const MAC: u8 = 11;
+const ETHERNET: [u8; 2] = [0, 1];
+
+/// The interface that this machine was started over: the boot loader's word (BOOTIF), or else the firmware's, if its entry
+/// for this boot is one of a network card. A BIOS leaves no word.
+#[must_use]
+pub fn interface(roots: &Roots) -> Option<String> {
+    kernel::boot_mac(roots).or_else(|| from_firmware(roots))
+}
+
+/// The firmware's word alone.
+#[must_use]
+pub fn from_firmware(roots: &Roots) -> Option<String> {
+    booted_by(roots)?.path.iter().find_map(|node| match node {
+        DeviceNode::Other { kind: MESSAGING, subtype: MAC, data } => {
+            let is_ethernet = data.get(32).is_some_and(|kind| ETHERNET.contains(kind));
+            let mac = data.first_chunk::<6>().filter(|mac| is_ethernet && **mac != [0; 6])?;
+            Some(mac.map(|byte| format!("{byte:02x}")).join(":"))
+        }
+        _ => None,
+    })
+}
+
+/// All but the interface that was booted from.
 #[must_use]
 pub fn read(roots: &Roots, unread: &mut Vec<String>) -> Boot {
     if !efi::is_uefi(roots) {
@@ -133,6 +159,33 @@ fn efi_line(line: &str) -> Option<(String, String)> {
 mod tests {
     use super::*;
     use crate::efi::{DURABLE, LoadOption};
+
+    #[test]
+    fn the_card_it_was_started_over_is_the_boot_loaders_or_the_firmwares() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let roots = Roots::under(dir.path());
+        std::fs::create_dir_all(&roots.efivars).expect("made");
+        // As OVMF writes it for a card behind a bridge: PCI root, function, card, IPv4.
+        let mut card = vec![0x52, 0x54, 0x00, 0xa1, 0x00, 0x01];
+        card.resize(32, 0);
+        let entry = |kind: u8| {
+            let node = |kind, subtype, data| DeviceNode::Other { kind, subtype, data };
+            let card = node(MESSAGING, MAC, [&card[..], &[kind]].concat());
+            let path = vec![node(2, 1, vec![0; 8]), node(1, 1, vec![0, 3]), card, node(MESSAGING, 12, vec![0; 23])];
+            LoadOption { attributes: 1, description: "UEFI PXEv4".into(), path, optional_data: Vec::new() }
+        };
+        efi::write(&roots, "BootCurrent", GLOBAL, 6, &[3, 0]).expect("written");
+        assert_eq!(interface(&roots), None, "the entry is not there");
+        efi::set_boot_entry(&roots, 3, &entry(1)).expect("written");
+        assert_eq!(interface(&roots).as_deref(), Some("52:54:00:a1:00:01"));
+        // Of InfiniBand there are more bytes than a MAC address has.
+        efi::set_boot_entry(&roots, 3, &entry(32)).expect("written");
+        assert_eq!(interface(&roots), None);
+        efi::set_boot_entry(&roots, 3, &entry(1)).expect("written");
+        std::fs::create_dir_all(&roots.proc).expect("made");
+        std::fs::write(roots.proc.join("cmdline"), "quiet BOOTIF=01-52-54-00-a1-00-02\n").expect("written");
+        assert_eq!(interface(&roots).as_deref(), Some("52:54:00:a1:00:02"));
+    }
 
     #[test]
     fn a_uefi_machine_tells_its_entries() {

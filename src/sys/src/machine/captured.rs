@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use speediso_model::inventory::Inventory;
 
 use super::{boot, hwmon, kernel, memory, numa, pci, tpm, usb};
+use crate::disks::{self, DiskScope};
 use crate::roots::Roots;
 use crate::{cpu, dmi, nics};
 
@@ -36,6 +37,8 @@ pub(super) fn read(root: &Path) -> Inventory {
     let mut inventory = Inventory {
         system_vendor: smbios.system,
         cpu,
+        // Not all captures have them.
+        disks: disks::read(&roots, DiskScope::default()).unwrap_or_default(),
         interfaces: nics::read(&roots).unwrap_or_default(),
         boot: boot::read(&roots, &mut unread),
         numa_topology: numa::read(&roots, &mut unread),
@@ -66,9 +69,15 @@ fn lasting(mut inventory: Inventory) -> Value {
     inventory.kernel.command_line = inventory.kernel.command_line.split(" speediso.").next().unwrap_or_default().into();
     // What QEMU's processor can do fills pages, and is the same in all of them.
     inventory.cpu.flags.truncate(4);
+    // Where the archive was unpacked.
+    let as_there = |path: &str| path.rsplit_once("/dev/").map_or(path.to_owned(), |(_, name)| format!("/dev/{name}"));
+    for disk in &mut inventory.disks {
+        disk.name = as_there(&disk.name);
+        disk.by_path = disk.by_path.as_deref().map(as_there);
+    }
     let mut value = serde_json::to_value(&inventory).expect("JSON");
     let fields = value.as_object_mut().expect("an object");
-    for absent in ["hostname", "disks", "bmc_address", "build"] {
+    for absent in ["hostname", "bmc_address", "build"] {
         fields.remove(absent);
     }
     json!(value)

@@ -1,6 +1,7 @@
 //! Captured machines whose files wait, fail and lie.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -23,9 +24,13 @@ fn files(dir: &Path, all: &mut Vec<PathBuf>) {
 
 #[derive(Clone, Debug)]
 enum Harm {
-    /// As an attribute that never answers.
+    /// Nobody writes, so reading ends at once.
     Fifo,
-    /// As an attribute that fails: it is there, and reading it is an error.
+    /// Somebody could write and never does: an attribute that never answers.
+    Silent,
+    /// As a device that fails: the kernel answers EIO at the start of a process's memory.
+    Fails,
+    /// It is there, and reading it is another error.
     Directory,
     Gone,
     Bytes(Vec<u8>),
@@ -35,20 +40,30 @@ impl Harm {
     fn any() -> impl Strategy<Value = Self> {
         prop_oneof![
             Just(Self::Fifo),
+            Just(Self::Silent),
+            Just(Self::Fails),
             Just(Self::Directory),
             Just(Self::Gone),
             prop::collection::vec(any::<u8>(), 0..300).prop_map(Self::Bytes),
         ]
     }
 
-    fn befall(&self, path: &Path) {
+    /// What it gives back keeps it up.
+    fn befall(&self, path: &Path) -> Option<File> {
+        let fifo = || nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("made");
         fs::remove_file(path).expect("removed");
         match self {
-            Self::Fifo => nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("made"),
+            Self::Fifo => fifo(),
+            Self::Silent => {
+                fifo();
+                return Some(OpenOptions::new().read(true).write(true).open(path).expect("opened"));
+            }
+            Self::Fails => symlink("/proc/self/mem", path).expect("linked"),
             Self::Directory => fs::create_dir(path).expect("made"),
             Self::Gone => {}
             Self::Bytes(bytes) => fs::write(path, bytes).expect("written"),
         }
+        None
     }
 }
 
@@ -62,9 +77,8 @@ proptest! {
         let mut all = Vec::new();
         files(dir.path(), &mut all);
         all.sort();
-        for (n, path) in all.iter().enumerate().filter(|(n, _)| n % 3 == offset % 3) {
-            harms[(n + offset) % harms.len()].befall(path);
-        }
+        let third = all.iter().enumerate().filter(|(n, _)| n % 3 == offset % 3);
+        let _kept: Vec<File> = third.filter_map(|(n, path)| harms[(n + offset) % harms.len()].befall(path)).collect();
         let inventory = captured::read(dir.path());
         let text = serde_json::to_string(&inventory).expect("JSON");
         prop_assert!(!text.contains("\\u00"), "{}", text);

@@ -1,7 +1,6 @@
 //! Names of PCI and USB numbers, from the tables that distributions install.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use speediso_model::inventory::Inventory;
@@ -10,16 +9,13 @@ use speediso_model::pci_ids::Names;
 use crate::roots::Roots;
 use crate::sysfs;
 
-/// Both have grown to 1.5 MB in 25 years.
-const LIMIT: u64 = 16 << 20;
-
 /// Adds names where the system has the tables; leaves them out where not.
 pub fn add(roots: &Roots, inventory: &mut Inventory) {
     if !inventory.pci_devices.is_empty()
         && let Some(table) = open(&roots.share, "pci.ids")
     {
         let mut names = Names::wanted_by(inventory);
-        find(&mut names, table);
+        names.find_through(table);
         names.name(inventory);
     }
     let nameless = |text: &str| text.is_empty();
@@ -30,7 +26,7 @@ pub fn add(roots: &Roots, inventory: &mut Inventory) {
         for device in &inventory.usb_devices {
             names.want(&device.vendor_id, &device.product_id);
         }
-        find(&mut names, table);
+        names.find_through(table);
         for device in &mut inventory.usb_devices {
             if nameless(&device.vendor) {
                 device.vendor = names.vendor(&device.vendor_id).unwrap_or_default().to_owned();
@@ -45,15 +41,4 @@ pub fn add(roots: &Roots, inventory: &mut Inventory) {
 /// Debian has them in one place, others in the other.
 fn open(share: &Path, name: &str) -> Option<File> {
     ["misc", "hwdata"].iter().find_map(|dir| sysfs::open(&share.join(dir).join(name)).ok())
-}
-
-/// Line by line: the whole of it would be most of what an inventory needs of memory. What cannot be read has no names.
-fn find(names: &mut Names, table: File) {
-    let mut finder = names.finder();
-    let mut table = BufReader::with_capacity(1 << 16, table.take(LIMIT));
-    let mut line = Vec::new();
-    while table.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-        finder.line(line.trim_ascii_end());
-        line.clear();
-    }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use speediso_model::abilities::{AtaAbilities, Opal};
 use speediso_model::units::Bytes;
-use speediso_model::wipe::Health;
 
 pub use self::security::{
     ERASE_PASSWORD, Password, SecurityErase, security_disable, security_disable_ours, security_erase,
@@ -37,7 +36,7 @@ pub(super) const READ_LOG_EXT: u8 = 0x2f;
 const SECTOR: u64 = 512;
 
 /// In the address of every SMART command.
-const SMART_KEY: u64 = 0xc2_4f00;
+pub(super) const SMART_KEY: u64 = 0xc2_4f00;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SanitizeAction {
@@ -397,36 +396,4 @@ pub(super) fn begin_self_test(device: &dyn Passthrough, subcommand: u8) -> Resul
     const EXECUTE_OFF_LINE: u16 = 0xd4;
     let fields = Fields { feature: EXECUTE_OFF_LINE, lba: SMART_KEY | u64::from(subcommand), ..Fields::default() };
     send(device, "ATA SMART self-test", SMART, fields, Data::None, SOON).map(drop)
-}
-
-/// SMART status and the attributes that every maker counts alike.
-///
-/// # Errors
-/// When no answer can be had.
-pub fn health(device: &dyn Passthrough) -> Result<Health, CommandError> {
-    let identity = identify(device)?;
-    if !identity.has_smart() {
-        return Ok(Health::default());
-    }
-    let fields = |feature| Fields { feature, lba: SMART_KEY, ..Fields::default() };
-    let status = send(device, "ATA SMART RETURN STATUS", SMART, fields(SMART_RETURN_STATUS), Data::None, SOON).ok();
-    let page = smart_data(device);
-    let (read, page) = (page.is_ok(), page.unwrap_or_else(|_| vec![0; 512]));
-    let raw = |id: u8| {
-        let found = page[2..362].chunks_exact(12).find(|a| a[0] == id).filter(|_| read);
-        found.map(|a| u64::from_le_bytes([a[5], a[6], a[7], a[8], a[9], a[10], 0, 0]))
-    };
-    Ok(Health {
-        // The disk turns its key round when it expects to fail.
-        passed: status.and_then(|r| match r.lba >> 8 & 0xffff {
-            0xc24f => Some(true),
-            0x2cf4 => Some(false),
-            _ => None,
-        }),
-        power_on_hours: raw(9).map(|hours| hours & 0xffff_ffff),
-        reallocated: raw(5),
-        percentage_used: None,
-        media_errors: raw(187),
-        temperature_c: raw(194).and_then(|t| i32::try_from(t & 0xff).ok()),
-    })
 }

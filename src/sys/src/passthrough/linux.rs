@@ -105,13 +105,16 @@ pub(crate) fn nvme_rescan(controller: &File) -> Result<(), CommandError> {
     asked.map(drop).map_err(|errno| failed("NVMe rescan", errno.into()))
 }
 
+/// `device` is whose the descriptor is, for whoever asks what is under way.
 pub(crate) fn nvme_admin(
     file: &File,
+    device: &str,
     name: &'static str,
     command: &NvmeCommand,
     data: Data<'_>,
     limit: Duration,
 ) -> Result<u32, CommandError> {
+    let _asked = inflight::ask_within(name, device, limit);
     let length = u32::try_from(data.len()).map_err(|e| failed(name, io::Error::other(e)))?;
     let address = match data {
         Data::None => 0,
@@ -145,11 +148,13 @@ pub(crate) fn nvme_admin(
 
 fn scsi(
     file: &File,
+    device: &str,
     name: &'static str,
     cdb: &[u8],
     data: Data<'_>,
     limit: Duration,
 ) -> Result<ScsiAnswer, CommandError> {
+    let _asked = inflight::ask_within(name, device, limit);
     const SG_DXFER_NONE: libc::c_int = -1;
     const SG_DXFER_TO_DEV: libc::c_int = -2;
     const SG_DXFER_FROM_DEV: libc::c_int = -3;
@@ -205,8 +210,7 @@ impl Passthrough for ClaimedDisk {
         data: Data<'_>,
         limit: Duration,
     ) -> Result<u32, CommandError> {
-        let _asked = inflight::ask_within(name, self.name(), limit);
-        nvme_admin(self.descriptor(), name, command, data, limit)
+        nvme_admin(self.descriptor(), self.name(), name, command, data, limit)
     }
 
     fn nvme_namespace(&self) -> Result<u32, CommandError> {
@@ -220,8 +224,7 @@ impl Passthrough for ClaimedDisk {
         data: Data<'_>,
         limit: Duration,
     ) -> Result<ScsiAnswer, CommandError> {
-        let _asked = inflight::ask_within(name, self.name(), limit);
-        scsi(self.descriptor(), name, cdb, data, limit)
+        scsi(self.descriptor(), self.name(), name, cdb, data, limit)
     }
 }
 
@@ -242,8 +245,7 @@ impl Passthrough for Peek {
         if !is_nvme_question(command, &data) {
             return Err(only_asked(name));
         }
-        let _asked = inflight::ask_within(name, &self.disk().name, limit);
-        nvme_admin(self.descriptor(), name, command, data, limit)
+        nvme_admin(self.descriptor(), &self.disk().name, name, command, data, limit)
     }
 
     fn nvme_namespace(&self) -> Result<u32, CommandError> {
@@ -260,8 +262,7 @@ impl Passthrough for Peek {
         if !is_scsi_question(cdb, &data) {
             return Err(only_asked(name));
         }
-        let _asked = inflight::ask_within(name, &self.disk().name, limit);
-        scsi(self.descriptor(), name, cdb, data, limit)
+        scsi(self.descriptor(), &self.disk().name, name, cdb, data, limit)
     }
 }
 
@@ -273,9 +274,11 @@ mod tests {
     #[test]
     fn a_file_takes_no_commands() {
         let file = tempfile::tempfile().expect("a file");
-        let error = nvme_admin(&file, "Identify", &NvmeCommand::default(), Data::None, Duration::from_secs(1));
+        let error =
+            nvme_admin(&file, "a file", "Identify", &NvmeCommand::default(), Data::None, Duration::from_secs(1));
         assert!(matches!(error, Err(CommandError::NoWay { .. })), "{error:?}");
-        let error = scsi(&file, "INQUIRY", &[0x12, 0, 0, 0, 36, 0], Data::In(&mut [0; 36]), Duration::from_secs(1));
+        let error =
+            scsi(&file, "a file", "INQUIRY", &[0x12, 0, 0, 0, 36, 0], Data::In(&mut [0; 36]), Duration::from_secs(1));
         let Err(error @ CommandError::NoWay { .. }) = error else { panic!("{error:?}") };
         assert!(error.source().is_some() && error.to_string().contains("INQUIRY"));
     }

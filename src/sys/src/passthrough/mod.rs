@@ -142,15 +142,28 @@ pub trait Passthrough: Sync {
     /// The number of the namespace that this disk is. The kernel's name does not say it: it counts as it finds.
     ///
     /// # Errors
-    /// When it is no NVMe disk.
-    fn nvme_namespace(&self) -> Result<u32, CommandError>;
+    /// When it is no NVMe disk; an NVMe controller by itself is none.
+    fn nvme_namespace(&self) -> Result<u32, CommandError> {
+        Err(no_disk("NVMe namespace id"))
+    }
 
     /// Gives whatever the device answered, CHECK CONDITION too: what it means depends on the command.
     ///
     /// # Errors
-    /// When no answer arrived.
-    fn scsi(&self, name: &'static str, cdb: &[u8], data: Data<'_>, limit: Duration)
-    -> Result<ScsiAnswer, CommandError>;
+    /// When no answer arrived; always, of an NVMe controller by itself.
+    fn scsi(
+        &self,
+        name: &'static str,
+        _cdb: &[u8],
+        _data: Data<'_>,
+        _limit: Duration,
+    ) -> Result<ScsiAnswer, CommandError> {
+        Err(no_disk(name))
+    }
+}
+
+fn no_disk(command: &'static str) -> CommandError {
+    CommandError::NoWay { command, source: io::Error::other("a controller takes NVMe commands only") }
 }
 
 /// For commands that only look something up.

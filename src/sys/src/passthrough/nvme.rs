@@ -1,13 +1,14 @@
 //! NVMe admin commands (NVMe base specification 2.0 and command set specifications).
 
+mod boot;
 mod namespaces;
 
 use std::time::Duration;
 
 use speediso_model::abilities::{NvmeAbilities, Opal, OtherNamespace};
 use speediso_model::units::Bytes;
-use speediso_model::wipe::Health;
 
+pub use self::boot::{read as read_boot_partition, write as write_boot_partition};
 pub use self::namespaces::{
     attach, attached_to, common_formats, create_namespace, delete_namespace, granularity, namespaces,
 };
@@ -46,6 +47,8 @@ pub struct Controller {
     pub unallocated: u64,
     /// Above which it warns of heat, in kelvin; 0 if it does not say.
     pub warning_temperature: u16,
+    /// Of a piece of firmware, in bytes.
+    pub download_granularity: usize,
 }
 
 impl Controller {
@@ -184,6 +187,7 @@ pub fn declined(command: &'static str, status: i32) -> CommandError {
         (1, 0x16) => ("no number for a namespace is free", Declining::Other),
         (1, 0x18) => ("the namespace is attached already", Declining::Other),
         (1, 0x1a) => ("the namespace is not attached", Declining::Other),
+        (1, 0x1e) => ("the boot partition is write protected", Declining::Other),
         (1, 0x1b) => ("thin provisioning is not supported", Declining::Other),
         _ => ("an error", Declining::Other),
     };
@@ -207,6 +211,8 @@ pub fn controller(device: &dyn Passthrough) -> Result<Controller, CommandError> 
         firmware: super::text(&page[64..72]),
         // CMIC, bit 1.
         may_have_siblings: page[76] & 2 != 0,
+        // FWUG, in units of 4 KiB; 0 says nothing, and the highest that any will do.
+        download_granularity: usize::from(page[319] % 0xff) * 4096,
         optional_commands: le16(&page, 256),
         // Both are of 16 bytes; 16 EiB are enough for one controller.
         capacity: le64(&page, 280),
@@ -388,32 +394,7 @@ pub fn abilities(device: &dyn Passthrough, this: u32) -> Result<NvmeAbilities, C
         namespace_management: controller.manages_namespaces(),
         namespace: this,
         others,
-        boot_partition: boot_partition(device),
+        boot_partition: boot::size(device),
         opal: if controller.takes_security_commands() { opal::discover(device, opal::Way::Nvme) } else { Opal::None },
-    })
-}
-
-/// Each of two. They are not reached by sanitizing and hold firmware-like content; none is the usual case.
-fn boot_partition(device: &dyn Passthrough) -> Option<Bytes> {
-    let mut page = [0; 16];
-    log(device, "NVMe boot partition log", 0x15, &mut page).ok()?;
-    // BPINFO, in units of 128 KiB.
-    let units = u64::from(le32(&page, 4) & 0x7fff);
-    (page[0] == 0x15 && units > 0).then_some(Bytes(units << 17))
-}
-
-/// # Errors
-/// When no answer can be had.
-pub fn health(device: &dyn Passthrough) -> Result<Health, CommandError> {
-    let mut page = [0; 512];
-    log(device, "NVMe SMART log", 0x02, &mut page)?;
-    Ok(Health {
-        // Spare below its threshold, reliability degraded, or read-only.
-        passed: Some(page[0] & 0b0000_1101 == 0),
-        power_on_hours: Some(le64(&page, 128)),
-        reallocated: None,
-        percentage_used: Some(page[5]),
-        media_errors: Some(le64(&page, 160)),
-        temperature_c: Some(i32::from(le16(&page, 1)) - 273).filter(|c| *c > -273),
     })
 }

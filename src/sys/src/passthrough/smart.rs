@@ -5,15 +5,12 @@
 
 use speediso_model::inventory::health::{DiskHealth, SelfTest, TestOutcome};
 
-use super::ata::{self, Fields, READ_LOG_EXT, SMART, SMART_READ_DATA, SMART_READ_LOG, SMART_RETURN_STATUS, send};
+use super::ata::{self, Fields, READ_LOG_EXT, SMART, SMART_KEY, SMART_READ_LOG, SMART_RETURN_STATUS, send};
 use super::health::le48;
 use super::{CommandError, Data, Passthrough, SOON, le16, le32, le64};
 
 pub(super) const SELF_TEST_LOG: u8 = 0x06;
 pub(super) const STATISTICS_LOG: u8 = 0x04;
-
-/// Of every SMART command, in the upper bytes of its LBA.
-const KEY: u64 = 0xc2_4f00;
 
 /// `None` for a disk without SMART, or with it switched off.
 pub(super) fn health(device: &dyn Passthrough) -> Result<Option<DiskHealth>, CommandError> {
@@ -21,8 +18,8 @@ pub(super) fn health(device: &dyn Passthrough) -> Result<Option<DiskHealth>, Com
     if !identity.has_smart() {
         return Ok(None);
     }
-    let fields = |feature| Fields { feature, lba: KEY, ..Fields::default() };
-    let status = send(device, "ATA SMART RETURN STATUS", SMART, fields(SMART_RETURN_STATUS), Data::None, SOON)?;
+    let asking = Fields { feature: SMART_RETURN_STATUS, lba: SMART_KEY, ..Fields::default() };
+    let status = send(device, "ATA SMART RETURN STATUS", SMART, asking, Data::None, SOON)?;
     let mut health = DiskHealth {
         // The disk turns its key round when it expects to fail.
         passed: match status.lba >> 8 & 0xffff {
@@ -33,10 +30,8 @@ pub(super) fn health(device: &dyn Passthrough) -> Result<Option<DiskHealth>, Com
         },
         ..DiskHealth::default()
     };
-    let mut page = vec![0; 512];
-    let reading = Fields { count: 1, ..fields(SMART_READ_DATA) };
-    match send(device, "ATA SMART READ DATA", SMART, reading, Data::In(&mut page), SOON) {
-        Ok(_) => attributes(&page, &mut health),
+    match ata::smart_data(device) {
+        Ok(page) => attributes(&page, &mut health),
         Err(e) if e.declining().is_some() => {}
         Err(e) => return Err(e),
     }
@@ -106,7 +101,7 @@ fn statistics(device: &dyn Passthrough, health: &mut DiskHealth) {
 /// 24 bytes each from byte 2 on; byte 508 says which is the newest.
 fn self_test(device: &dyn Passthrough) -> Option<SelfTest> {
     let mut page = vec![0; 512];
-    let lba = KEY | u64::from(SELF_TEST_LOG);
+    let lba = SMART_KEY | u64::from(SELF_TEST_LOG);
     let fields = Fields { feature: SMART_READ_LOG, count: 1, lba, ..Fields::default() };
     send(device, "ATA SMART READ LOG", SMART, fields, Data::In(&mut page), SOON).ok()?;
     let newest = usize::from(page[508]).checked_sub(1)?;

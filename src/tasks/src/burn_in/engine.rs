@@ -161,7 +161,11 @@ fn conclude(
         limits.retain(|limit| limit.max.is_some());
         found.inconclusive.push(format!("ended after {seconds:.0} s of {} s: {why}", step.duration.0));
     }
-    let verdict = judge(&found.measurements, &limits, &found.inconclusive);
+    let verdict = match (judge(&found.measurements, &limits, &found.inconclusive), found.skipped) {
+        // What the kernel reported meanwhile is a fault all the same.
+        (failed @ Verdict::Failed { .. }, _) | (failed, None) => failed,
+        (_, Some(why)) => Verdict::Skipped { because: vec![why] },
+    };
     let report = StepReport {
         number: 0,
         name: step.title().to_owned(),
@@ -203,8 +207,8 @@ fn not_begun(step: &Step, why: &str) -> Ended {
 fn told(report: &StepReport) -> String {
     let reasons = report.verdict.reasons();
     match reasons.as_slice() {
-        [] => format!("{} after {:.0} s", report.verdict.worst().name(), report.seconds),
-        [only] => format!("{}: {only}", report.verdict.worst().name()),
-        [first, rest @ ..] => format!("{}: {first}, and {} more", report.verdict.worst().name(), rest.len()),
+        [] => format!("{} after {:.0} s", report.verdict.name(), report.seconds),
+        [only] => format!("{}: {only}", report.verdict.name()),
+        [first, rest @ ..] => format!("{}: {first}, and {} more", report.verdict.name(), rest.len()),
     }
 }

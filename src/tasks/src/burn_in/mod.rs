@@ -5,6 +5,7 @@
 //! at what the kernel counts of machine checks and memory errors. [`record`] keeps what is finished, so that a
 //! restarted agent does not do it again.
 
+mod bmc_sensors;
 mod command;
 mod cpu;
 mod disk;

@@ -1,6 +1,6 @@
 //! Reads sensors while a machine works.
 //!
-//! Where readings come from is a [`SensorSource`]: the kernel's hwmon drivers, and whatever else knows sensors.
+//! Readings come from the kernel's hwmon drivers, and from the BMC over IPMI ([`BmcSensors`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,29 +8,11 @@ use std::time::Duration;
 use speediso_model::burn_in::{Measurement, SensorsStep, Series, matches, unit};
 use speediso_model::fault::Fault;
 use speediso_sys::hwmon::{self, Reading, SensorKind};
-use speediso_sys::roots::Roots;
 
+use super::bmc_sensors::BmcSensors;
 use super::live::Live;
 use super::work::{Findings, Planned, Work};
 use crate::ctx::TaskCtx;
-
-/// Knows sensors. Names are `chip/label` and differ between sources.
-trait SensorSource {
-    /// All of them now; one that cannot be read says why.
-    fn read(&self) -> Vec<Reading>;
-}
-
-struct Hwmon<'a>(&'a Roots);
-
-impl SensorSource for Hwmon<'_> {
-    fn read(&self) -> Vec<Reading> {
-        hwmon::read(self.0)
-    }
-}
-
-fn sources(roots: &Roots) -> Vec<Box<dyn SensorSource + '_>> {
-    vec![Box::new(Hwmon(roots))]
-}
 
 pub(super) struct Sensors(SensorsStep);
 
@@ -64,14 +46,16 @@ impl Work for Sensors {
     }
 
     fn run(&self, live: &Live<'_>) -> Findings {
-        let sources = sources(&live.ctx.roots);
+        let roots = &live.ctx.roots;
         let every = self.0.every.map_or(Self::EVERY, |every| every.duration());
         let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        // Not connected, or not heard yet.
+        let mut mute: BTreeMap<String, String> = BTreeMap::new();
         let mut found = Findings::default();
-        let mut first = true;
+        let bmc = BmcSensors::ask(roots, every).map_err(|why| found.unread.push(why)).ok();
         loop {
-            let readings: Vec<Reading> =
-                sources.iter().flat_map(|s| s.read()).filter(|reading| self.is_wanted(&reading.sensor)).collect();
+            let all = hwmon::read(roots).into_iter().chain(bmc.iter().flat_map(BmcSensors::read));
+            let readings: Vec<Reading> = all.filter(|reading| self.is_wanted(&reading.sensor)).collect();
             for reading in &readings {
                 match &reading.value {
                     Ok(value) => {
@@ -81,12 +65,14 @@ impl Work for Sensors {
                             silent: 0,
                             vanished: None,
                         });
+                        mute.remove(&reading.sensor);
                         sensor.series.push(live.seconds(), *value);
                         sensor.silent = 0;
                         live.sample(&reading.sensor, *value, words(sensor.kind).1);
                     }
-                    // Not connected, and never was.
-                    Err(why) if first => found.unread.push(format!("the sensor {}: {why}", reading.sensor)),
+                    Err(why) if !seen.contains_key(&reading.sensor) => {
+                        mute.entry(reading.sensor.clone()).or_insert_with(|| why.clone());
+                    }
                     Err(_) => {}
                 }
             }
@@ -104,9 +90,16 @@ impl Work for Sensors {
                     sensor.vanished = Some(why);
                 }
             }
-            first = false;
             if !live.wait(every) {
                 break;
+            }
+        }
+        found.unread.extend(mute.into_iter().map(|(sensor, why)| format!("the sensor {sensor}: {why}")));
+        if let Some(bmc) = bmc {
+            found.unread.extend(bmc.unread());
+            if let Some(critical) = bmc.critical() {
+                found.measurements.push(Measurement::count("sensor.critical", critical.len() as u64));
+                found.notices.extend(critical);
             }
         }
         if seen.is_empty() {

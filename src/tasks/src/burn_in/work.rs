@@ -46,17 +46,23 @@ pub(crate) struct Findings {
     pub(crate) notices: Vec<String>,
     /// Why it cannot be judged, whatever was measured.
     pub(crate) inconclusive: Vec<String>,
+    /// Why nothing of it was done, where that says nothing of this machine.
+    pub(crate) skipped: Option<String>,
     /// What a program printed, its beginning.
     pub(crate) output: Option<String>,
     /// Its disks, each with its own end.
     pub(crate) devices: Vec<DeviceResult>,
-    /// Whether a disk was written.
+    /// Whether a disk was written, or may have been.
     pub(crate) changed: bool,
 }
 
 impl Findings {
     pub(crate) fn inconclusive(why: impl Into<String>) -> Self {
         Self { inconclusive: vec![why.into()], ..Self::default() }
+    }
+
+    pub(crate) fn skipped(why: impl Into<String>) -> Self {
+        Self { skipped: Some(why.into()), ..Self::default() }
     }
 }
 

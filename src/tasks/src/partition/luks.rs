@@ -7,6 +7,7 @@ use speediso_model::fault::Fault;
 use speediso_model::task::Luks;
 
 use super::device;
+use super::luks_header::{CIPHER, KEY_BITS};
 use crate::tools::Toolbox;
 
 pub(super) const PROGRAM: &str = "cryptsetup";
@@ -29,7 +30,10 @@ impl<'a> Open<'a> {
         let under = under.display().to_string();
         let key = luks.key.0.as_bytes();
         let mut arguments: Vec<String> =
-            ["luksFormat", "--type", "luks2", "--batch-mode", "--key-file", "-"].map(str::to_owned).into();
+            ["luksFormat", "--type", "luks2", "--batch-mode", "--cipher", CIPHER, "--key-file", "-"]
+                .map(str::to_owned)
+                .into();
+        arguments.extend(["--key-size".to_owned(), KEY_BITS.to_string()]);
         let options = [
             ("--label", luks.label.clone()),
             ("--uuid", luks.uuid.map(|uuid| uuid.to_string())),
@@ -39,8 +43,18 @@ impl<'a> Open<'a> {
         arguments.push(under.clone());
         toolbox.feed(PROGRAM, &arguments, key)?;
         // The same key opens it, or it would be lost.
+        Self::unlock(luks, &under, &[], toolbox)
+    }
+
+    /// One that is there already, so that nothing can be written through it.
+    pub(super) fn read_only(luks: &Luks, under: &Path, toolbox: &'a Toolbox<'a>) -> Result<Self, Fault> {
+        Self::unlock(luks, &under.display().to_string(), &["--readonly"], toolbox)
+    }
+
+    fn unlock(luks: &Luks, under: &str, how: &[&str], toolbox: &'a Toolbox<'a>) -> Result<Self, Fault> {
         let name = format!("speediso-{:08x}", rand::random::<u32>());
-        toolbox.feed(PROGRAM, &["open", "--type", "luks2", "--key-file", "-", &under, &name], key)?;
+        let arguments = [&["open", "--type", "luks2", "--key-file", "-"][..], how, &[under, &name]].concat();
+        toolbox.feed(PROGRAM, &arguments, luks.key.0.as_bytes())?;
         Ok(Self { name, toolbox, is_open: true })
     }
 
@@ -64,6 +78,13 @@ impl<'a> Open<'a> {
         }
         shut()
     }
+}
+
+/// Whether the key of the order opens what is there. Nothing is opened for it.
+pub(super) fn try_key(luks: &Luks, under: &Path, toolbox: &Toolbox<'_>) -> Result<(), Fault> {
+    let under = under.display().to_string();
+    let arguments = ["open", "--test-passphrase", "--type", "luks2", "--key-file", "-", &under];
+    toolbox.feed(PROGRAM, &arguments, luks.key.0.as_bytes()).map(drop)
 }
 
 impl Drop for Open<'_> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::task::{LogicalVolume, PartitionSize, VolumeGroup, VolumeKind};
+use speediso_model::units::Bytes;
 
 use super::device;
 use crate::tools::Toolbox;
@@ -71,9 +72,11 @@ impl<'a> Active<'a> {
             VolumeKind::ThinPool => add(&["--type", "thin-pool"]),
             VolumeKind::Thin(pool) => add(&["--type", "thin", "--thinpool", pool]),
         }
+        // It takes whole sectors only, and makes whole extents of them.
+        let bytes = |bytes: Bytes| format!("{}b", bytes.0.checked_next_multiple_of(512).unwrap_or(bytes.0));
         match (&volume.kind, volume.size) {
-            (VolumeKind::Thin(_), PartitionSize::Bytes(bytes)) => add(&["--virtualsize", &format!("{}b", bytes.0)]),
-            (_, PartitionSize::Bytes(bytes)) => add(&["--size", &format!("{}b", bytes.0)]),
+            (VolumeKind::Thin(_), PartitionSize::Bytes(size)) => add(&["--virtualsize", &bytes(size)]),
+            (_, PartitionSize::Bytes(size)) => add(&["--size", &bytes(size)]),
             (_, PartitionSize::Percent(of)) => add(&["--extents", &format!("{of}%VG")]),
             (_, PartitionSize::Rest) => add(&["--extents", "100%FREE"]),
         }
@@ -128,12 +131,16 @@ impl<'a> Active<'a> {
     }
 
     fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String, Fault> {
-        let (command, rest) = arguments.split_at(1);
-        let words: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
-        let config = ["--config", &self.config];
-        let all: Vec<&str> = words.into_iter().chain(config).chain(rest.iter().map(AsRef::as_ref)).collect();
-        self.toolbox.run(PROGRAM, &all)
+        run(&self.config, arguments, self.toolbox)
     }
+}
+
+/// The first of the arguments is the command.
+pub(super) fn run<S: AsRef<str>>(config: &str, arguments: &[S], toolbox: &Toolbox<'_>) -> Result<String, Fault> {
+    let (command, rest) = arguments.split_at(1);
+    let words: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+    let all: Vec<&str> = words.into_iter().chain(["--config", config]).chain(rest.iter().map(AsRef::as_ref)).collect();
+    toolbox.run(PROGRAM, &all)
 }
 
 impl Drop for Active<'_> {
@@ -146,7 +153,7 @@ impl Drop for Active<'_> {
 }
 
 /// lvm.conf(5), all of it: there is no file. Nothing waits for udev or a daemon, nothing is kept on a disk.
-fn configuration(members: &[String]) -> String {
+pub(super) fn configuration(members: &[String]) -> String {
     let accepted: Vec<String> = members.iter().map(|path| format!("\"a|^{path}$|\"")).collect();
     format!(
         "devices {{ filter=[{}, \"r|.*|\"] use_devicesfile=0 obtain_device_list_from_udev=0 \

@@ -34,6 +34,18 @@ pub(super) fn programs(task: &PartitionTask) -> Vec<&'static str> {
     programs
 }
 
+/// Of those, what it takes to look at what is there.
+pub(super) fn inspecting(task: &PartitionTask) -> Vec<&'static str> {
+    let mut programs = programs(task);
+    programs.retain(|program| [luks::PROGRAM, lvm::PROGRAM].contains(program));
+    programs
+}
+
+/// Whether there is to be something that does not show from outside.
+pub(super) fn has_inside(task: &PartitionTask) -> bool {
+    !inspecting(task).is_empty()
+}
+
 pub(super) fn modules(task: &PartitionTask) -> Vec<&'static str> {
     let mut modules: Vec<&str> = task.volume_groups.iter().flat_map(lvm::modules).collect();
     if task.contents().any(|content| matches!(content, Content::Luks(_))) {

@@ -6,16 +6,20 @@
 //! already zeroed; then the new backup is written, flushed, and the new start after it: one of the two is always whole.
 
 mod arrange;
+mod capacity;
+mod compare;
 mod device;
 pub(crate) mod format;
 mod keep;
 mod luks;
+mod luks_header;
 mod lvm;
 mod make;
 mod mbr;
 mod medium;
 mod old;
 mod superblock;
+mod volumes;
 mod wish;
 
 use std::cell::Cell;
@@ -33,6 +37,7 @@ use speediso_sys::peek::Peek;
 use speediso_sys::topology::Topology;
 
 use self::arrange::Span;
+use self::compare::Compared;
 use self::keep::Proof;
 use self::medium::Medium;
 use self::old::Old;
@@ -50,7 +55,7 @@ pub(crate) fn plan(task: &PartitionTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
     let hints: Vec<_> = layouts.iter().map(|layout| &layout.device).collect();
     // Each disk is planned for once, in the order of the hints.
     let mut remaining = layouts.iter();
-    let mut found = Vec::new();
+    let mut seen = Vec::new();
     let mut plan = single::plan_for_all(KIND, &hints, ctx, |disk| {
         let layout = remaining.next().ok_or_else(|| Fault::new(FaultCode::Internal, "more disks than layouts"))?;
         let peek = Peek::open(&ctx.roots, disk)?;
@@ -58,15 +63,50 @@ pub(crate) fn plan(task: &PartitionTask, ctx: &TaskCtx) -> Result<Plan, Fault> {
         let old = Old::read(medium)?;
         let wish = Wish::new(layout, &old, Topology::of(&ctx.roots, disk), medium)?;
         wish.edges(medium)?;
-        found.push(wish::what_was(&old, &wish));
-        Ok(actions(&wish, disk))
+        let actions = actions(&wish, disk);
+        seen.push((peek, old, wish));
+        Ok(actions)
     })?;
+    capacity::check(task, &seen.iter().map(|(_, _, wish)| wish))?;
     ctx.tools.check(&make::programs(task))?;
-    for (device, was) in plan.devices.iter_mut().zip(found) {
-        device.found = was;
+    let compared = compared(task, &seen, ctx);
+    let is_so = compared.iter().all(Compared::is_so);
+    for ((device, (_, old, wish)), compared) in plan.devices.iter_mut().zip(&seen).zip(&compared) {
+        device.found = if is_so {
+            vec!["everything as ordered: nothing will be changed".into()]
+        } else {
+            what_was(old, wish, compared)
+        };
     }
     plan.effects = task.volume_groups.iter().flat_map(effects).collect();
     Ok(plan)
+}
+
+/// How the disks compare with the order before they are claimed: for people, no part of the plan's digest. What concerns
+/// several of them is told of the first.
+fn compared(task: &PartitionTask, seen: &[(Peek, Old, Wish)], ctx: &TaskCtx) -> Vec<Compared> {
+    let unread = |fault: Fault| Compared { unread: vec![fault.to_string()], ..Compared::default() };
+    let look = |(peek, _, wish): &(Peek, Old, Wish)| compare::outside(wish, Medium::Seen(peek)).unwrap_or_else(unread);
+    let mut compared: Vec<Compared> = seen.iter().map(look).collect();
+    if !compared.iter().all(Compared::is_so) || !make::has_inside(task) {
+        return compared;
+    }
+    let disks: Vec<_> = seen.iter().map(|(peek, _, wish)| (Medium::Seen(peek), wish)).collect();
+    let inside = match ctx.tools.at_hand(&make::inspecting(task), ctx) {
+        Some(toolbox) => compare::inside(task, &disks, &toolbox).unwrap_or_else(unread),
+        None => Compared { unread: vec!["what is inside of LVM and encryptions".into()], ..Compared::default() },
+    };
+    if let Some(first) = compared.first_mut() {
+        first.add(inside);
+    }
+    compared
+}
+
+/// What a plan says of a disk whose layout is not known to be as ordered.
+fn what_was(old: &Old, wish: &Wish, compared: &Compared) -> Vec<String> {
+    let differs = compared.differs.iter().map(|what| format!("not as ordered: {what}"));
+    let unread = compared.unread.iter().map(|what| format!("not seen before the work begins: {what}"));
+    wish::what_was(old, wish).into_iter().chain(differs).chain(unread).collect()
 }
 
 fn actions(wish: &Wish, disk: &Disk) -> Vec<Action> {
@@ -110,7 +150,7 @@ pub(crate) fn execute(task: &PartitionTask, expected: &PlanDigest, ctx: &TaskCtx
         Ok(work) => {
             let done = run(task, &work, ctx);
             let results = work.iter().enumerate();
-            let results = results.map(|(n, work)| single::device_result(&work.disk, ended(n, work, &done, ctx)));
+            let results = results.map(|(n, work)| single::device_result(&work.disk, ended(n, work, &done, ctx), ctx));
             TaskResult::from_devices(asked, results.collect())
         }
         Err(fault) => TaskResult::failed(asked, Outcome::FailedUnchanged, fault),
@@ -151,12 +191,30 @@ enum Done {
 }
 
 fn run(task: &PartitionTask, work: &[Work], ctx: &TaskCtx) -> Done {
-    let is_so = |work: &Work| Ok(work.wish.is_table(work.medium())? && work.wish.is_filled(work.medium())?);
-    match work.iter().map(is_so).collect::<Result<Vec<bool>, Fault>>() {
-        Ok(so) if so.iter().all(|so| *so) => Done::AlreadySo,
-        Ok(_) => make(task, work, ctx).unwrap_or_else(Done::Failed),
-        Err(fault) => Done::Failed(fault),
+    is_so(task, work, ctx)
+        .and_then(|is_so| if is_so { Ok(Done::AlreadySo) } else { make(task, work, ctx) })
+        .unwrap_or_else(Done::Failed)
+}
+
+/// Whether all of it is there. Looks, and changes nothing.
+fn is_so(task: &PartitionTask, work: &[Work], ctx: &TaskCtx) -> Result<bool, Fault> {
+    for work in work {
+        if !compare::outside(&work.wish, work.medium())?.is_so() {
+            return Ok(false);
+        }
     }
+    if !make::has_inside(task) {
+        return Ok(true);
+    }
+    let toolbox = ctx.tools.ready(&make::inspecting(task), &make::modules(task), ctx)?;
+    ctx.reporter.step_began("compare");
+    let disks: Vec<_> = work.iter().map(|work| (work.medium(), &work.wish)).collect();
+    let compared = compare::inside(task, &disks, &toolbox)?;
+    let why = compared.differs.iter().chain(&compared.unread);
+    let why = why.fold(String::new(), |text, why| format!("{text}{}{why}", if text.is_empty() { "" } else { "; " }));
+    let is_so = compared.is_so();
+    ctx.reporter.step_ended("compare", if is_so { "everything is as ordered" } else { &why });
+    Ok(is_so)
 }
 
 fn make(task: &PartitionTask, work: &[Work], ctx: &TaskCtx) -> Result<Done, Fault> {

@@ -14,7 +14,6 @@ use super::format;
 use super::mbr::{self, Mbr, Record};
 use super::medium::Medium;
 use super::old::{Old, Partition, Raw, Table};
-use super::superblock;
 use crate::gptedit::{self, EDGE, Edges};
 
 /// One disk of the task.
@@ -151,59 +150,61 @@ impl Wish {
 
     /// Whether the table on the disk is the one ordered, whole, in everything that the order names.
     pub(super) fn is_table(&self, medium: Medium<'_>) -> Result<bool, Fault> {
-        let sector = medium.sector();
+        Ok(self.table_differs(medium)?.is_empty())
+    }
+
+    /// In what the table is not the one ordered.
+    pub(super) fn table_differs(&self, medium: Medium<'_>) -> Result<Vec<String>, Fault> {
         match self.table {
-            TableKind::Gpt => {
-                let Ok(gpt) = gptedit::open(medium.edges()?, sector) else { return Ok(false) };
-                if !gptedit::is_whole(&gpt, &mut medium.edges()?)
-                    || self.disk_uuid.is_some_and(|uuid| uuid != *gpt.guid())
-                {
-                    return Ok(false);
-                }
-                let found: BTreeMap<u32, &gpt::partition::Partition> =
-                    gpt.partitions().iter().filter(|(_, p)| p.is_used()).map(|(n, p)| (*n, p)).collect();
-                let wanted = self.gpt_entries(sector);
-                // What the order leaves open may be as it is.
-                let is_open = |number| self.entries.iter().any(|new| new.number == number && new.spec.uuid.is_none());
-                let is_so = |(number, wanted): (&u32, &gpt::partition::Partition)| {
-                    found.get(number).is_some_and(|found| {
-                        let facts = |p: &gpt::partition::Partition| {
-                            (p.part_type_guid.guid, p.first_lba, p.last_lba, p.flags, p.name.clone())
-                        };
-                        facts(found) == facts(wanted) && (found.part_guid == wanted.part_guid || is_open(*number))
-                    })
-                };
-                Ok(found.len() == wanted.len() && wanted.iter().all(is_so))
-            }
+            TableKind::Gpt => self.gpt_differs(medium),
             TableKind::Mbr => {
-                let edges = medium.edges()?;
-                let wanted = self.records(sector)?;
+                let (edges, sector) = (medium.edges()?, medium.sector());
                 let is_gpt = edges.head.get(usize::try_from(sector).unwrap_or(512)..);
                 let is_gpt = is_gpt.is_some_and(|b| b.starts_with(b"EFI PART"));
-                Ok(!is_gpt && Mbr::read(&edges.head).is_some_and(|mbr| mbr.records == wanted))
+                let Some(found) = Mbr::read(&edges.head).filter(|_| !is_gpt) else {
+                    return Ok(vec!["it has no MBR of its own".into()]);
+                };
+                let wanted = self.records(sector)?;
+                let pairs = (1..).zip(found.records.iter().zip(&wanted)).filter(|(_, (found, wanted))| found != wanted);
+                Ok(pairs.map(|(number, _)| format!("partition {number} in its MBR is another, or none")).collect())
             }
         }
     }
 
-    /// Whether every new partition holds what was ordered. What is inside of an encryption or a volume group is not seen
-    /// from outside, so those are never found as ordered.
-    pub(super) fn is_filled(&self, medium: Medium<'_>) -> Result<bool, Fault> {
-        for new in &self.entries {
-            let is_so = match &new.spec.content {
-                None => is_empty(new.span, medium)?,
-                Some(content) => match content {
-                    speediso_model::task::Content::FileSystem(wanted) => {
-                        let start = medium.start_of(new.span, superblock::PROBE)?;
-                        superblock::recognise(&start).is_some_and(|found| format::is_so(wanted, &found).is_ok())
-                    }
-                    speediso_model::task::Content::Lvm(_) | speediso_model::task::Content::Luks(_) => false,
-                },
-            };
-            if !is_so {
-                return Ok(false);
-            }
+    fn gpt_differs(&self, medium: Medium<'_>) -> Result<Vec<String>, Fault> {
+        let sector = medium.sector();
+        let Ok(gpt) = gptedit::open(medium.edges()?, sector) else { return Ok(vec!["it has no whole GPT".into()]) };
+        let mut differs = Vec::new();
+        if !gptedit::is_whole(&gpt, &mut medium.edges()?) {
+            differs.push("one copy of its GPT is damaged or stands elsewhere".to_owned());
         }
-        Ok(true)
+        if let Some(wanted) = self.disk_uuid.filter(|wanted| wanted != gpt.guid()) {
+            differs.push(format!("the UUID of its GPT is {} instead of {wanted}", gpt.guid()));
+        }
+        let found: BTreeMap<u32, &gpt::partition::Partition> =
+            gpt.partitions().iter().filter(|(_, p)| p.is_used()).map(|(n, p)| (*n, p)).collect();
+        let wanted = self.gpt_entries(sector);
+        let extra = found.iter().filter(|(number, _)| !wanted.contains_key(number));
+        differs.extend(extra.map(|(number, found)| format!("it has a partition {number} {:?}", found.name)));
+        // What the order leaves open may be as it is.
+        let is_open = |number| self.entries.iter().any(|new| new.number == number && new.spec.uuid.is_none());
+        for (number, wanted) in &wanted {
+            let Some(found) = found.get(number) else {
+                differs.push(format!("it has no partition {number}"));
+                continue;
+            };
+            let facts = [
+                ("kind", found.part_type_guid.guid == wanted.part_type_guid.guid),
+                ("start", found.first_lba == wanted.first_lba),
+                ("end", found.last_lba == wanted.last_lba),
+                ("list of flags", found.flags == wanted.flags),
+                ("name", found.name == wanted.name),
+                ("UUID", found.part_guid == wanted.part_guid || is_open(*number)),
+            ];
+            let others = facts.iter().filter(|(_, is_so)| !is_so);
+            differs.extend(others.map(|(what, _)| format!("partition {number} has another {what}")));
+        }
+        Ok(differs)
     }
 }
 

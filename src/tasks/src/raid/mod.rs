@@ -7,6 +7,7 @@
 
 mod make;
 mod mdadm;
+pub(crate) mod members;
 mod survey;
 mod sync;
 mod wish;
@@ -158,7 +159,12 @@ fn verified(group: &Group<'_>, facts: Value) -> Ended {
 
 fn told(wish: &wish::Wish<'_>, known: &KnownArray, synced: Option<&Synced>, ctx: &TaskCtx) -> Value {
     let sync = match (synced, wish.array.initial_sync) {
-        (Some(synced), _) => json!({"state": "done", "seconds": synced.seconds, "mib_per_s": synced.mib_per_s}),
+        (Some(synced), _) => json!({
+            "state": "done",
+            "seconds": synced.seconds,
+            "mib_per_s": synced.mib_per_s,
+            "compared": synced.compared,
+        }),
         (None, InitialSync::Watch) => json!({"state": "done"}),
         (None, InitialSync::Deferred) if wish.array.level.is_redundant() => json!({
             "state": "deferred",

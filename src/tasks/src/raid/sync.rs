@@ -4,17 +4,18 @@ use std::time::{Duration, Instant};
 
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::outcome::Outcome;
-use speediso_sys::md::MdArray;
+use speediso_sys::md::{MdArray, MdMember};
 use speediso_sys::process::within;
 
+use super::members;
 use crate::ctx::{ProgressUpdate, TaskCtx};
 use crate::single::mib_per_second;
 
 const EVERY: Duration = Duration::from_millis(500);
 /// For the kernel to say how an array does.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// For any array to get on. A disk that hangs is given up by its driver well before.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// An array whose sync is waited for.
 pub(super) struct Watched {
@@ -29,6 +30,8 @@ pub(super) struct Synced {
     pub(super) name: String,
     pub(super) seconds: f64,
     pub(super) mib_per_s: f64,
+    /// How it is known that they do.
+    pub(super) compared: String,
 }
 
 /// What the kernel says of an array, or that it says nothing.
@@ -44,7 +47,7 @@ pub(super) fn look(device: &str, ctx: &TaskCtx) -> Result<MdArray, (Outcome, Fau
     }
 }
 
-fn hangs(device: &str, what: &str, after: Duration) -> Fault {
+pub(super) fn hangs(device: &str, what: &str, after: Duration) -> Fault {
     let mut fault =
         Fault::new(FaultCode::TimedOut, format!("array /dev/{device} hangs: {what} (waited {} s)", after.as_secs()));
     fault.advice =
@@ -71,6 +74,8 @@ pub(super) fn watch(arrays: &[Watched], ctx: &TaskCtx) -> Result<Vec<Synced>, (O
     let begun = Instant::now();
     let mut done: Vec<Synced> = Vec::new();
     let mut last: (u64, Instant) = (0, begun);
+    // Of each, how much of a member was done when it was seen last: once one has failed the kernel does not say.
+    let mut reached = vec![0; arrays.len()];
     let mut rate = Rate::new();
     while done.len() < arrays.len() {
         if let Err(fault) = ctx.cancel.check() {
@@ -78,20 +83,27 @@ pub(super) fn watch(arrays: &[Watched], ctx: &TaskCtx) -> Result<Vec<Synced>, (O
             return Err((Outcome::FailedChanged, fault));
         }
         let mut sum = 0;
-        for array in arrays {
+        for (array, reached) in arrays.iter().zip(&mut reached) {
             if done.iter().any(|synced| synced.name == array.name) {
                 sum += array.component;
                 continue;
             }
             let found = look(&array.device, ctx)?;
-            failed_member(array, &found)?;
+            failed_member(array, &found, *reached)?;
             if is_whole(&found) {
                 let seconds = begun.elapsed().as_secs_f64();
                 let mib_per_s = mib_per_second(array.component, begun.elapsed());
-                done.push(Synced { name: array.name.clone(), seconds: (seconds * 10.0).round() / 10.0, mib_per_s });
+                let compared = String::new();
+                done.push(Synced {
+                    name: array.name.clone(),
+                    seconds: (seconds * 10.0).round() / 10.0,
+                    mib_per_s,
+                    compared,
+                });
                 sum += array.component;
             } else if let Some((current, _)) = found.synced {
-                sum += current.min(array.component);
+                *reached = current.min(array.component);
+                sum += *reached;
             }
         }
         if sum != last.0 {
@@ -116,6 +128,12 @@ pub(super) fn watch(arrays: &[Watched], ctx: &TaskCtx) -> Result<Vec<Synced>, (O
             std::thread::sleep(EVERY);
         }
     }
+    // Not before all are done: arrays that share their disks take turns.
+    for synced in &mut done {
+        let Some(array) = arrays.iter().find(|array| array.name == synced.name) else { continue };
+        synced.compared = members::compare(&array.name, &array.device, &look(&array.device, ctx)?, ctx)?;
+        failed_member(array, &look(&array.device, ctx)?, array.component)?;
+    }
     Ok(done)
 }
 
@@ -125,16 +143,8 @@ pub(super) fn is_whole(array: &MdArray) -> bool {
 }
 
 /// A failed member ends the wait at once: with a spare the kernel goes on, but the array is not the one ordered.
-fn failed_member(array: &Watched, found: &MdArray) -> Result<(), (Outcome, Fault)> {
-    let failed: Vec<&str> = found.members.iter().filter(|m| m.is("faulty")).map(|m| m.device.as_str()).collect();
-    if failed.is_empty() && found.members.len() == array.n_members {
-        return Ok(());
-    }
-    let what = if failed.is_empty() {
-        format!("it has {} members, not {}", found.members.len(), array.n_members)
-    } else {
-        format!("its member /dev/{} has failed", failed.join(", /dev/"))
-    };
+fn failed_member(array: &Watched, found: &MdArray, reached: u64) -> Result<(), (Outcome, Fault)> {
+    let Some(what) = failed_members(found, array.n_members) else { return Ok(()) };
     let fault = Fault::new(
         FaultCode::ArrayDegraded,
         format!(
@@ -142,7 +152,30 @@ fn failed_member(array: &Watched, found: &MdArray) -> Result<(), (Outcome, Fault
             array.name, array.device
         ),
     );
-    Err((Outcome::FailedChanged, fault))
+    let component = array.component;
+    Err((
+        Outcome::FailedChanged,
+        fault.because(format!("it was seen last at byte {reached} of the {component} of each member")),
+    ))
+}
+
+/// Which members are not what they were, in words.
+pub(super) fn failed_members(found: &MdArray, n_members: usize) -> Option<String> {
+    let failed: Vec<&str> = found.members.iter().filter(|m| m.is("faulty")).map(|m| m.device.as_str()).collect();
+    if !failed.is_empty() {
+        return Some(format!("its member /dev/{} has failed", failed.join(", /dev/")));
+    }
+    if found.members.len() != n_members {
+        return Some(format!("it has {} members, not {n_members}", found.members.len()));
+    }
+    found.members.iter().find_map(bad_blocks)
+}
+
+/// The kernel goes on with a member that has noted such places, and counts the array as whole.
+pub(super) fn bad_blocks(member: &MdMember) -> Option<String> {
+    let (first, _) = member.bad_blocks.first()?;
+    let bytes: u64 = member.bad_blocks.iter().map(|(_, length)| length).sum();
+    Some(format!("its member /dev/{} does not keep at least {bytes} bytes, the first at byte {first}", member.device))
 }
 
 /// Bytes per second, since the last time that there was something to see.

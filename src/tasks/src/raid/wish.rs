@@ -6,6 +6,7 @@ use speediso_sys::lend::Part;
 use speediso_sys::md::MdArray;
 
 use super::mdadm::Superblock;
+use super::sync::bad_blocks;
 
 #[derive(Clone, Debug)]
 pub(super) struct Wish<'a> {
@@ -85,6 +86,7 @@ impl Wish<'_> {
         for member in found.members.iter().filter(|m| m.is("faulty")) {
             differences.0.push(format!("its member {} has failed", member.device));
         }
+        differences.0.extend(found.members.iter().filter_map(bad_blocks));
         differences.0
     }
 
@@ -165,6 +167,7 @@ mod tests {
             number: number.into(),
             state: "in_sync".into(),
             slot: Some(slot),
+            ..MdMember::default()
         };
         MdArray {
             level: "raid1".into(),
@@ -185,7 +188,7 @@ mod tests {
         let numbers = ["254:17".to_owned(), "254:1".to_owned()];
         assert_eq!(wish.differs_from(&in_kernel(), Some(&numbers)), Vec::<String>::new());
         type Spoil = fn(&mut MdArray);
-        let spoil: [(Spoil, &str); 8] = [
+        let spoil: [(Spoil, &str); 9] = [
             (|a| a.level = "raid10".into(), "level is raid10, not raid1"),
             (|a| a.raid_disks = 3, "number of members is 3, not 2"),
             (|a| a.metadata = "1.0".into(), "metadata is 1.0, not 1.2"),
@@ -194,6 +197,10 @@ mod tests {
             (|a| a.size -= 512, "size is"),
             (|a| a.members[1].number = "8:1".into(), "members (device numbers) is 254:1, 8:1, not 254:1, 254:17"),
             (|a| a.members[0].state = "faulty".into(), "its member vda1 has failed"),
+            (
+                |a| a.members[1].bad_blocks = vec![(1 << 20, 4096), (3 << 20, 512)],
+                "does not keep at least 4608 bytes, the first at byte 1048576",
+            ),
         ];
         for (spoil, said) in spoil {
             let mut found = in_kernel();

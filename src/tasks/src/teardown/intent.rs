@@ -1,7 +1,10 @@
 //! What would be done, from what is there now.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
@@ -67,7 +70,10 @@ pub(super) fn read(task: &TeardownTask, ctx: &TaskCtx) -> Result<Intent, Fault> 
         .map_err(|e| Fault::from_error(FaultCode::Io, &e).because("looking at what stands on the disks"))?;
     let steps = stack.take_down(&named, task.unmount).map_err(|fault| explained(fault, &stack, &named, &all, ctx))?;
 
-    let surveys: Vec<Survey> = chosen.iter().map(|c| survey(&probe, c.disk)).collect::<Result<_, _>>()?;
+    let disks: Vec<&Disk> = chosen.iter().map(|c| c.disk).collect();
+    let surveys = survey_all(&probe, &disks).into_iter().zip(&disks);
+    let surveys = surveys.map(|(survey, disk)| survey.map_err(|e| unsurveyed(disk, &e)));
+    let surveys: Vec<Survey> = surveys.collect::<Result<_, _>>()?;
     let together: Vec<(&Disk, &Survey)> = chosen.iter().map(|c| c.disk).zip(&surveys).collect();
     ties::refuse_strangers(&probe, &together, &all)?;
     let entries = boot::pointing(ctx, &chosen, &all)?;
@@ -144,8 +150,21 @@ fn refuse_shared_controllers(targets: &[Target], all: &[Disk], ctx: &TaskCtx) ->
     Ok(())
 }
 
-fn survey(probe: &Path, disk: &Disk) -> Result<Survey, Fault> {
-    blkid::survey_device(probe, Path::new(&disk.name)).map_err(|e| unsurveyed(disk, &e))
+/// Several at a time: disks that have to be waited for do not add up.
+pub(super) fn survey_all(probe: &Path, disks: &[&Disk]) -> Vec<Result<Survey, ProbeError>> {
+    const AT_ONCE: usize = 8;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mine = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        let mine = mine.map_while(|n| Some((n, disks.get(n)?)));
+        mine.map(|(n, disk)| (n, blkid::survey_device(probe, Path::new(&disk.name)))).collect::<Vec<_>>()
+    };
+    let mut surveys = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE.min(disks.len())).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|e| resume_unwind(e))).collect::<Vec<_>>()
+    });
+    surveys.sort_by_key(|(n, _)| *n);
+    surveys.into_iter().map(|(_, survey)| survey).collect()
 }
 
 pub(super) fn unsurveyed(disk: &Disk, error: &ProbeError) -> Fault {

@@ -6,7 +6,9 @@ use std::path::Path;
 use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::hints::describe;
 use speediso_model::inventory::Disk;
-use speediso_sys::blkid::{self, Survey};
+use speediso_sys::blkid::Survey;
+
+use super::intent::survey_all;
 
 /// Refuses if a disk that is not named belongs to one that is.
 ///
@@ -15,8 +17,10 @@ pub(super) fn refuse_strangers(probe: &Path, named: &[(&Disk, &Survey)], all: &[
     if named.iter().all(|(_, survey)| survey.ties.is_empty()) {
         return Ok(());
     }
-    for other in all.iter().filter(|disk| !named.iter().any(|(chosen, _)| chosen.name == disk.name)) {
-        let Ok(survey) = blkid::survey_device(probe, Path::new(&other.name)) else { continue };
+    let others = all.iter().filter(|disk| !named.iter().any(|(chosen, _)| chosen.name == disk.name));
+    let others: Vec<&Disk> = others.collect();
+    for (survey, other) in survey_all(probe, &others).into_iter().zip(others) {
+        let Ok(survey) = survey else { continue };
         let shared = named.iter().find_map(|(disk, mine)| common(mine, &survey).map(|tie| (*disk, tie)));
         if let Some((disk, tie)) = shared {
             return Err(Fault::new(

@@ -23,8 +23,9 @@ const LARGEST: u64 = 64 << 20;
 const LARGEST_UNPACKED: u64 = 192 << 20;
 const MOST_FILES: usize = 4096;
 /// Where Debian's programs look for what they need; here it is told to the loader.
-const LIBRARIES: &str = "lib/x86_64-linux-gnu";
-const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+const LIBRARIES: &str = if cfg!(target_arch = "aarch64") { "lib/aarch64-linux-gnu" } else { "lib/x86_64-linux-gnu" };
+const LOADER: &str =
+    if cfg!(target_arch = "aarch64") { "lib/ld-linux-aarch64.so.1" } else { "lib64/ld-linux-x86-64.so.2" };
 /// Beside what was unpacked: which archive it was.
 const MARK: &str = "archive.sha256";
 
@@ -56,10 +57,10 @@ pub(super) struct Archive {
 impl Archive {
     /// From `from`, or what an agent of this boot has unpacked before.
     pub(super) fn get(facts: &ArchiveFacts, from: &str, directory: &Path, ctx: &TaskCtx) -> Result<Self, Fault> {
-        let archive = Self { directory: directory.to_owned(), facts: facts.clone() };
-        if fs::read_to_string(directory.join(MARK)).is_ok_and(|mark| mark == facts.sha256) {
+        if let Some(archive) = Self::here(facts, directory) {
             return Ok(archive);
         }
+        let archive = Self { directory: directory.to_owned(), facts: facts.clone() };
         if facts.size > LARGEST || facts.unpacked > LARGEST_UNPACKED {
             return Err(bad(from, format!("it has {}, {} unpacked", Bytes(facts.size), Bytes(facts.unpacked))));
         }
@@ -80,6 +81,12 @@ impl Archive {
             .map_err(|e| bad(from, format!("unpacking it to {}: {e}", directory.display())))?;
         ctx.reporter.step_ended("fetch tools", &format!("{} from {}", Bytes(facts.size), shown_url(from)));
         Ok(archive)
+    }
+
+    /// What an agent of this boot has unpacked before.
+    pub(super) fn here(facts: &ArchiveFacts, directory: &Path) -> Option<Self> {
+        let is_it = fs::read_to_string(directory.join(MARK)).is_ok_and(|mark| mark == facts.sha256);
+        is_it.then(|| Self { directory: directory.to_owned(), facts: facts.clone() })
     }
 
     pub(super) fn file(&self, path: &str) -> PathBuf {
@@ -114,7 +121,7 @@ impl Archive {
 }
 
 /// modules.dep(5): `path: what it needs, nearest first`.
-fn in_order<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
+pub(crate) fn in_order<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
     let is = |path: &str| {
         let file = path.rsplit('/').next().unwrap_or(path);
         file.split(".ko").next().is_some_and(|stem| stem.replace('-', "_") == name.replace('-', "_"))

@@ -17,6 +17,7 @@ use speediso_sys::module;
 
 use self::archive::Archive;
 pub use self::archive::ArchiveFacts;
+pub(crate) use self::archive::in_order;
 use crate::ctx::TaskCtx;
 
 /// What the ramdisk says about the archive that was made with it.
@@ -99,6 +100,18 @@ impl Tools {
         load(&archive, modules)?;
         toolbox.archive = Some(archive);
         Ok(toolbox)
+    }
+
+    /// The same without fetching anything: none, where it would take that.
+    pub(crate) fn at_hand<'a>(&'a self, programs: &[&'static str], ctx: &'a TaskCtx) -> Option<Toolbox<'a>> {
+        let unpacked = self.0.unpacked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let here = || self.0.archive.as_ref().and_then(|facts| Archive::here(facts, &self.0.directory));
+        let archive = unpacked.or_else(here);
+        let is_here = |program: &&'static str| {
+            self.in_path(program).is_some()
+                || archive.as_ref().is_some_and(|archive| archive.command(program).is_some())
+        };
+        programs.iter().all(is_here).then_some(Toolbox { tools: self, archive, ctx })
     }
 
     /// Where a program of the running system is, if it has it.

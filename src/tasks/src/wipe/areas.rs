@@ -8,6 +8,7 @@ use speediso_model::units::Bytes;
 use speediso_model::wipe::{AreaKind, WipeMethod, WipedArea};
 use speediso_sys::passthrough::ata;
 
+use super::boot_partitions;
 use super::log::{Log, asked};
 use super::target::Target;
 
@@ -42,8 +43,8 @@ pub(super) fn of(disk: &Disk, abilities: &Abilities, method: WipeMethod, hidden:
             }
             if let Some(size) = nvme.boot_partition {
                 for n in 0..2 {
-                    let how = "no method of this version writes boot partitions";
-                    areas.push(area(AreaKind::BootPartition, format!("boot partition {n}"), size, false, how));
+                    let (covered, how) = boot_partitions::covered(nvme, hidden);
+                    areas.push(area(AreaKind::BootPartition, format!("boot partition {n}"), size, covered, how));
                 }
             }
         }

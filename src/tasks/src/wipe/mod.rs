@@ -7,6 +7,7 @@
 //! parallel; each ends by itself, and the worst counts.
 
 mod areas;
+mod boot_partitions;
 mod canary;
 mod chosen;
 mod erase;
@@ -171,7 +172,7 @@ pub(crate) fn execute(task: &WipeTask, expected: &PlanDigest, ctx: &TaskCtx) -> 
                     let fault = Fault::new(FaultCode::Internal, format!("wiping {} panicked", disk.name()));
                     Ended::failed(Outcome::Unknown, "none", fault)
                 });
-                device_result(disk, ended)
+                device_result(disk, ended, ctx)
             })
             .collect()
     });
@@ -322,6 +323,9 @@ fn wipe(
         by_device(task, erasure, device, &abilities, load, ctx, done, log)?
     };
     steps.append(&mut yielded.steps);
+    if let Abilities::Nvme(nvme) = &abilities {
+        steps.extend(boot_partitions::overwrite(nvme, task.covers_hidden_areas(), device, ctx, log)?);
+    }
     yielded.steps = steps;
     let table_read = device.reread_table().map_err(|e| device.fault(&e))?;
     if !table_read {

@@ -3,7 +3,7 @@
 use speediso_model::abilities::{Abilities, Opal};
 use speediso_model::inventory::{Disk, Transport};
 use speediso_model::wipe::{Health, WipeMethod};
-use speediso_sys::passthrough::{CommandError, Passthrough, ata, nvme, scsi};
+use speediso_sys::passthrough::{CommandError, Passthrough, ata, health, nvme, scsi};
 
 /// What the disk answers. Whoever does not answer at all can be read and written, and the reason is told.
 pub(crate) fn abilities(disk: &Disk, device: &dyn Passthrough) -> Abilities {
@@ -33,11 +33,12 @@ fn scsi_or_ata(device: &dyn Passthrough) -> Result<Abilities, CommandError> {
 
 /// The drive's own view; none where it has none to tell.
 pub(super) fn health(abilities: &Abilities, device: &dyn Passthrough) -> Option<Health> {
-    match abilities {
-        Abilities::Nvme(_) => nvme::health(device).ok(),
-        Abilities::Ata(_) => ata::health(device).ok(),
-        Abilities::Scsi(_) | Abilities::ReadWrite(_) => None,
-    }
+    let told = match abilities {
+        Abilities::Nvme(_) => health::nvme(device).ok(),
+        Abilities::Ata(_) | Abilities::Scsi(_) => health::scsi_or_ata(device).ok().flatten(),
+        Abilities::ReadWrite(_) => None,
+    };
+    told.as_ref().map(Health::from)
 }
 
 /// In a line, for the plan: what may be asked of the disk.

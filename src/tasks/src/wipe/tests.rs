@@ -14,7 +14,7 @@ use speediso_model::outcome::Outcome;
 use speediso_model::task::{DiskKey, DiskSecret, WipeLevel, WipeMethod, WipeTargets, WipeTask, WipeVerify};
 use speediso_model::wipe::{AreaKind, VerificationKind, WipeReport};
 use speediso_sys::disks::DiskScope;
-use speediso_sys::passthrough::{Passthrough as _, ata, nvme as nvme_commands};
+use speediso_sys::passthrough::{Passthrough as _, ata, health, nvme as nvme_commands};
 use speediso_sys::roots::Roots;
 
 use super::flow::Load;
@@ -328,6 +328,41 @@ fn hidden_areas_are_opened_for_good_or_left_and_said() {
 }
 
 #[test]
+fn boot_partitions_are_written_over_and_read_back_or_left_and_said() {
+    const SECRET: u8 = 0xee;
+    let bench = Bench::new();
+    let with_boot = || {
+        let boot = [vec![SECRET; 128 << 10], vec![SECRET; 128 << 10]];
+        Simulated::new(Kind::Nvme(Nvme { boot, ..Nvme::new() }), MIB)
+    };
+    let boot = |device: &Simulated| match &device.state().kind {
+        Kind::Nvme(nvme) => nvme.boot.clone(),
+        _ => panic!("another kind"),
+    };
+    let is_there = |device: &Simulated| boot(device).iter().any(|bytes| bytes.windows(64).any(|w| w == [SECRET; 64]));
+    let device = with_boot();
+    let wiped = report(&bench.wipe(&purge(), &device));
+    let covered = |report: &WipeReport| {
+        report.areas.iter().filter(|area| area.kind == AreaKind::BootPartition && area.covered).count()
+    };
+    assert_eq!(covered(&wiped), 2);
+    assert!(!is_there(&device) && boot(&device)[0] != boot(&device)[1]);
+
+    // Not by default at this level.
+    let device = with_boot();
+    let left = report(&bench.wipe(&by(WipeMethod::NvmeFormatUserData), &device));
+    assert!(covered(&left) == 0 && is_there(&device));
+    assert!(left.not_covered.iter().any(|text| text.starts_with("boot partition 1")), "{left:?}");
+
+    let device = with_boot();
+    if let Kind::Nvme(nvme) = &mut device.state().kind {
+        nvme.boot_protected = true;
+    }
+    let text = fault(&bench.wipe(&purge(), &device), Outcome::FailedChanged);
+    assert!(is_there(&device) && text.contains("boot partition 0") && text.contains("`hidden_areas`"), "{text}");
+}
+
+#[test]
 fn detached_namespaces_are_erased_too_or_refuse() {
     let bench = Bench::new();
     let two = |attached| Simulated::new(Kind::Nvme(Nvme::new().also(2, attached)), MIB);
@@ -399,7 +434,7 @@ fn a_simulated_disk_is_asked_as_a_real_one() {
     assert_eq!((controller.id, controller.sanitize, controller.namespaces), (7, 0b111, 32));
     let namespace = nvme_commands::namespace(&device, device.nvme_namespace().expect("1")).expect("answered");
     assert_eq!((namespace.size().0, namespace.format().map(|f| f.bytes)), ((MIB as u64) << 20, Some(512)));
-    let health = nvme_commands::health(&device).expect("answered");
+    let health = health::nvme(&device).expect("answered");
     assert_eq!((health.power_on_hours, health.percentage_used, health.temperature_c), (Some(1234), Some(3), Some(40)));
     let abilities = ata::abilities(&sata(|_| ())).expect("answered");
     assert_eq!((abilities.accessible.0, abilities.erase_minutes), ((MIB as u64) << 20, Some(60)));

@@ -173,7 +173,7 @@ impl Chunked {
 
 /// What one worker does at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Job {
+pub(crate) enum Job {
     /// Neighbours on the disk, all of them zeroes.
     Zeroes { first: u64, count: u64 },
     /// Neighbours on the disk and in the data.
@@ -181,7 +181,7 @@ enum Job {
 }
 
 impl Job {
-    fn count(self) -> u64 {
+    pub(crate) fn count(self) -> u64 {
         match self {
             Self::Zeroes { count, .. } | Self::Data { count, .. } => count,
         }
@@ -189,7 +189,7 @@ impl Job {
 }
 
 /// The job that begins with this chunk.
-fn job_at(index: &Index, first: u64, chunk_size: u64) -> Job {
+pub(crate) fn job_at(index: &Index, first: u64, chunk_size: u64) -> Job {
     let follows = |at: u64| (at < index.chunk_count()).then(|| index.chunk(at));
     match index.chunk(first) {
         Chunk::Zero => {

@@ -33,6 +33,7 @@ use speediso_model::units::{Bytes, MIB};
 use speediso_sys::claim::ClaimedDisk;
 
 use self::chunked::Chunked;
+pub(crate) use self::chunked::{Job, job_at};
 use self::leg::Leg;
 use self::qcow2::Qcow2;
 use self::room::Room;
@@ -41,6 +42,7 @@ use self::target::{Target, check_sector_size};
 use crate::ctx::TaskCtx;
 use crate::gptedit::{EDGE, Edges};
 use crate::place::Place;
+use crate::raid::members;
 use crate::single::{self, Ended, OnDisk as _, mib_per_second};
 use crate::table::{self as table_of_disk, Entry};
 
@@ -58,7 +60,7 @@ pub(crate) fn execute(task: &WriteImageTask, expected: &PlanDigest, ctx: &TaskCt
     match claim(task, expected, ctx) {
         Ok((disks, rooms)) => {
             let ended = run(task, &disks, &rooms, ctx);
-            let results = disks.iter().zip(ended).map(|(disk, ended)| single::device_result(disk, ended));
+            let results = disks.iter().zip(ended).map(|(disk, ended)| single::device_result(disk, ended, ctx));
             TaskResult::from_devices(&asked, results.collect())
         }
         Err(fault) => TaskResult::failed(&asked, Outcome::FailedUnchanged, fault),
@@ -296,6 +298,8 @@ fn complete(
 ) -> Result<Ended, Fault> {
     let place = leg.place();
     let read_back = leg.read_back(task.read_back, ctx)?;
+    // Of an array: before anything makes it bootable.
+    members::check(place.disk(), ctx).map_err(|(_, fault)| fault)?;
     ctx.reporter.step_began("finish");
     let is_partition = !place.is_whole();
     let (edges, last) = if is_partition {

@@ -1,7 +1,8 @@
 //! A program of the scenario's, with parsed metrics: for what only its maker's program can test.
 //!
 //! It runs with root's rights and nothing of ours: an environment of its own, no standard input, a process group that
-//! ends with the step. Whoever gives the order answers for what the program does.
+//! ends with the step. Whoever gives the order answers for what the program does: such a scenario counts as destructive,
+//! and once a program has run nobody says that nothing was changed.
 
 pub(super) mod metrics;
 pub(super) mod program;
@@ -51,7 +52,7 @@ impl Work for Command {
             Ok(ended) => ended,
             Err(error) => return Findings::inconclusive(format!("{name} could not be run: {error}")),
         };
-        let mut found = ended_as(name, &ended, live);
+        let mut found = Findings { changed: true, ..ended_as(name, &ended, live) };
         if ended.stdout.len() as u64 >= limit {
             found.notices.push(format!("only the first {} of what {name} printed were read", Bytes(limit)));
         }

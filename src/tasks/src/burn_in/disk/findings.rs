@@ -11,6 +11,9 @@ use super::mismatch::Wrong;
 const NAMED: usize = 100;
 /// Requests that fail before a disk is given up: each may take the drive half a minute.
 const MOST_ERRORS: u64 = 64;
+/// Stretches of wrong sectors that are told apart, so that none is counted twice: some 3 MiB of memory. A disk with more of
+/// them is given up.
+const MOST_STRETCHES: usize = 50_000;
 
 /// One place and what is wrong with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,9 +26,11 @@ pub(super) struct Finding {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
+    /// Failed requests, and wrong sectors: of these each once for each kind, however often it was found.
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) places: Vec<Finding>,
     errors: u64,
+    wrong: BTreeMap<&'static str, Stretches>,
 }
 
 impl Found {
@@ -35,11 +40,32 @@ impl Found {
 
     /// Sectors that were not as they had been written.
     pub(super) fn mismatches(&self) -> u64 {
-        self.counts.iter().filter(|(kind, _)| !kind.ends_with("_errors")).map(|(_, n)| n).sum()
+        self.wrong.keys().map(|kind| self.count(kind)).sum()
     }
 
     pub(super) fn errors(&self) -> u64 {
         self.errors
+    }
+}
+
+/// Parts of a disk that do not touch one another, by where they begin.
+#[derive(Clone, Debug, Default)]
+struct Stretches(BTreeMap<u64, u64>);
+
+impl Stretches {
+    /// `false` if it is in there already.
+    fn add(&mut self, from: u64, to: u64) -> bool {
+        let before = self.0.range(..=from).next_back().map(|(from, to)| (*from, *to));
+        if before.is_some_and(|(_, end)| end > from) {
+            return false;
+        }
+        let begin = match before {
+            Some((begin, end)) if end == from => begin,
+            _ => from,
+        };
+        let end = self.0.remove(&to).unwrap_or(to);
+        self.0.insert(begin, end);
+        true
     }
 }
 
@@ -62,13 +88,10 @@ impl<'a> Findings<'a> {
         self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, finding: Finding) {
+    pub(super) fn add(&self, finding: Finding) {
         (self.tell)(&finding);
         let mut found = self.found();
         *found.counts.entry(finding.kind).or_default() += 1;
-        if finding.kind.ends_with("_errors") {
-            found.errors += 1;
-        }
         // Damage often goes on in the next sector: that is one place, told with the words of its first.
         let before = |place: &&mut Finding| place.kind == finding.kind && place.offset + place.length == finding.offset;
         if let Some(place) = found.places.iter_mut().find(before) {
@@ -79,8 +102,23 @@ impl<'a> Findings<'a> {
     }
 
     pub(super) fn wrong(&self, wrong: &Wrong) {
+        const SECTOR: u64 = 512;
         let Wrong { offset, mismatch } = wrong;
-        self.add(Finding { kind: mismatch.kind(), offset: *offset, length: 512, what: mismatch.to_string() });
+        let kind = mismatch.kind();
+        // Random writes and the last pass find the same sector again and again.
+        if self.found().wrong.entry(kind).or_default().add(*offset, offset + SECTOR) {
+            self.add(Finding { kind, offset: *offset, length: SECTOR, what: mismatch.to_string() });
+        }
+    }
+
+    /// `Err` once there are more wrong stretches than can be told apart.
+    pub(super) fn bearable(&self, device: &str) -> Result<(), Fault> {
+        let stretches: usize = self.found().wrong.values().map(|kind| kind.0.len()).sum();
+        if stretches <= MOST_STRETCHES {
+            return Ok(());
+        }
+        let message = format!("{device} is wrong in more than {MOST_STRETCHES} separate places, and was given up");
+        Err(Fault::new(FaultCode::DiskIo, message))
     }
 
     /// A stretch that could not be read or written. `Err` once there are too many of them.
@@ -93,10 +131,33 @@ impl<'a> Findings<'a> {
         what: String,
     ) -> Result<(), Fault> {
         self.add(Finding { kind, offset, length, what });
-        if self.found().errors >= MOST_ERRORS {
+        let mut found = self.found();
+        found.errors += 1;
+        if found.errors >= MOST_ERRORS {
             let message = format!("{device} failed {MOST_ERRORS} requests, the last {length} bytes at byte {offset}");
             return Err(Fault::new(FaultCode::DiskIo, message));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn every_sector_is_new_once(order in prop::collection::vec(0u64..60, 1..300)) {
+            let (mut stretches, mut all) = (Stretches::default(), BTreeSet::new());
+            for sector in order {
+                prop_assert_eq!(stretches.add(sector, sector + 1), all.insert(sector));
+            }
+            let covered: Vec<u64> = stretches.0.iter().flat_map(|(from, to)| *from..*to).collect();
+            prop_assert_eq!(covered, all.into_iter().collect::<Vec<_>>());
+            let ends: Vec<u64> = stretches.0.iter().flat_map(|(from, to)| [*from, *to]).collect();
+            prop_assert!(ends.is_sorted_by(|a, b| a < b), "they do not touch");
+        }
     }
 }

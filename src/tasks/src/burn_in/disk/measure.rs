@@ -7,6 +7,7 @@ use speediso_model::units::Bytes;
 
 use super::findings::Found;
 use super::map::{self, Region, rate};
+use super::twice;
 use super::work::Phase;
 
 const KINDS: [&str; 5] = ["stuck_bits", "transient_bits", "lost_writes", "misdirected_writes", "foreign_content"];
@@ -112,10 +113,16 @@ impl Measured {
             let end = finding.offset + finding.length;
             self.notices.push(format!("{}: bytes {} to {end}: {}", self.place, finding.offset, finding.what));
         }
-        let more = found.counts.values().sum::<u64>().saturating_sub(NAMED as u64);
-        if more > 0 {
-            self.notices.push(format!("{}: {more} more places", self.place));
+        if found.places.len() > NAMED {
+            let all: Vec<String> = found.counts.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+            self.notices.push(format!("{}: and in more places; in all {}", self.place, all.join(", ")));
         }
+    }
+
+    /// Of a disk that was only read.
+    pub(super) fn read_twice(&mut self, compared: u64, found: &Found) {
+        self.push(Measurement::count("disk.read_twice", compared));
+        self.push(Measurement::count("disk.inconsistent_reads", found.count(twice::KIND)));
     }
 
     pub(super) fn temperature(&mut self, series: Series) {

@@ -13,6 +13,7 @@ mod mismatch;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod twice;
 mod work;
 mod writing;
 
@@ -37,6 +38,7 @@ use self::findings::{Finding, Findings as Places, Found};
 use self::measure::Measured;
 use self::medium::Medium;
 use self::reading::Share;
+use self::twice::Twice;
 use self::writing::Plan;
 use super::live::Live;
 use super::work::{Findings, Planned, Work};
@@ -243,6 +245,7 @@ impl Disks {
         };
         let places = Places::new(&tell);
         let done = AtomicBool::new(false);
+        let mut compared = None;
         let (broken_off, temperatures) = thread::scope(|scope| {
             let watching = spoken.map(|(device, language)| {
                 let done = &done;
@@ -252,7 +255,13 @@ impl Disks {
                 Held::Claimed(claimed) if self.step.verify_writes => {
                     self.write(claimed, n, live.step.duration.duration(), &places, &mut measured, ctx)
                 }
-                _ => self.read(medium, n, live.step.duration.duration(), &places, &mut measured, ctx),
+                _ => {
+                    let twice = self.twice(disk, n, medium);
+                    let time = live.step.duration.duration();
+                    let broken_off = self.read(medium, n, time, twice.as_ref(), &places, &mut measured, ctx);
+                    compared = twice.map(|twice| twice.compared());
+                    broken_off
+                }
             };
             done.store(true, Ordering::Relaxed);
             (broken_off, watching.and_then(|thread| thread.join().ok()))
@@ -274,6 +283,13 @@ impl Disks {
         }
         let found = places.take();
         measured.found(&found, self.step.verify_writes);
+        match compared {
+            Some(compared) => measured.read_twice(compared, &found),
+            None if self.step.verify_writes => {}
+            None => {
+                unread.push(format!("{place}: whether it reads the same twice: somebody uses it, and may write to it"));
+            }
+        }
         self.conclude(disk, live, measured, &found, broken_off, unread, inconclusive)
     }
 
@@ -321,24 +337,38 @@ impl Disks {
         Load { chunk, depth: self.step.queue_depth.unwrap_or(16).into() }
     }
 
+    /// For a disk that nobody uses: what others write to may change between two reads.
+    fn twice(&self, disk: &Disk, n: usize, medium: &dyn Medium) -> Option<Twice> {
+        let large = Self::large(n).chunk;
+        let requests = Share::of(medium.size(), self.step.share.unwrap_or(100), large).bytes() / large as u64;
+        disk.in_use.is_empty().then(|| Twice::over(requests, self.small(medium.sector_size()).chunk))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call")]
     fn read(
         &self,
         medium: &dyn Medium,
         n: usize,
         anywhere_for: Duration,
+        twice: Option<&Twice>,
         places: &Places<'_>,
         measured: &mut Measured,
         ctx: &TaskCtx,
     ) -> Option<Fault> {
         let large = Self::large(n);
         let share = Share::of(medium.size(), self.step.share.unwrap_or(100), large.chunk);
-        let along = reading::sequentially(medium, share, large, places, ctx, |_, _| {});
+        let meet = |offset: u64, found: &[u8]| {
+            if let Some(twice) = twice {
+                twice.meet(offset, found);
+            }
+        };
+        let along = reading::sequentially(medium, share, large, places, ctx, meet);
         measured.along("read", &along);
         measured.slow_regions(&[("read", &along)]);
         if along.broken_off.is_some() {
             return along.broken_off;
         }
-        let anywhere = reading::randomly(medium, anywhere_for, self.small(medium.sector_size()), places, ctx);
+        let anywhere = reading::randomly(medium, anywhere_for, self.small(medium.sector_size()), twice, places, ctx);
         measured.anywhere("random_read", &anywhere);
         anywhere.broken_off
     }

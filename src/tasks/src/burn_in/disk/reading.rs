@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
+use rand::seq::SliceRandom as _;
 
 use super::findings::Findings;
 use super::map::{REGIONS, Region};
 use super::medium::{Failed, Medium};
+use super::twice::Twice;
 use super::work::{Phase, Requests, carry_out};
 use crate::ctx::TaskCtx;
 use crate::wipe::flow::{self, Load, Piece};
@@ -79,25 +81,40 @@ pub(super) fn sequentially<M: Medium + ?Sized>(
     phase
 }
 
-/// Small requests all over the disk, for as long as is said.
+/// Small requests all over the disk, for as long as is said; every second one where it was read before, if `twice` knows
+/// such places.
 pub(super) fn randomly<M: Medium + ?Sized>(
     disk: &M,
     time: Duration,
     load: Load,
+    twice: Option<&Twice>,
     findings: &Findings<'_>,
     ctx: &TaskCtx,
 ) -> Phase {
     let block = load.chunk as u64;
     let blocks = disk.size() / block;
     let end = Instant::now() + time;
+    let mut known = twice.map(Twice::places).unwrap_or_default();
+    known.shuffle(&mut rand::rng());
+    let mut back = known.into_iter().cycle();
+    let mut n = 0_u64;
     let pieces = std::iter::from_fn(move || {
-        (blocks > 0 && Instant::now() < end)
-            .then(|| Piece { offset: rand::rng().random_range(0..blocks) * block, length: load.chunk })
+        (blocks > 0 && Instant::now() < end).then(|| {
+            n += 1;
+            let offset = if n.is_multiple_of(2) { back.next() } else { None };
+            let offset = offset.unwrap_or_else(|| rand::rng().random_range(0..blocks) * block);
+            Piece { offset, length: load.chunk }
+        })
     });
     let requests =
         Requests { stage: "reading anywhere", errors: READ_ERRORS, load, total: None, mapped: false, findings };
     let read = |offset: u64, part: &mut [u8]| -> Result<(), Failed> { disk.read_at(offset, part) };
-    carry_out(disk, ctx, &requests, pieces, |_, _| {}, read, |_, _| {})
+    let check = |offset: u64, found: &[u8]| {
+        if let Some(twice) = twice {
+            twice.again(disk, offset, found, findings);
+        }
+    };
+    carry_out(disk, ctx, &requests, pieces, |_, _| {}, read, check)
 }
 
 #[cfg(test)]

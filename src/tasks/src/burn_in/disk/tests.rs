@@ -16,6 +16,7 @@ use super::findings::{Finding, Findings, Found};
 use super::map;
 use super::medium::{Failed, Medium, Writable};
 use super::reading::{self, Share};
+use super::twice::{self, Twice};
 use super::writing::{self, Plan, Written};
 use crate::wipe::flow::Load;
 use crate::wipe::tests::Bench;
@@ -216,6 +217,63 @@ fn every_fault_is_found_at_its_place_and_by_its_kind() {
     }
 }
 
+/// Random writes find a bad sector again and again, and the last pass once more: each counts once, and far more of them
+/// count than are named.
+#[test]
+fn every_bad_sector_counts_once_for_its_kind() {
+    let bench = Bench::new();
+    // A sector of every stretch of 64, so that no two are one place.
+    let sector = |n: u64| n * 64 + n % 61;
+    let (stuck, lost) = (150..320, 330..500);
+    let bad: Vec<(u64, Bad)> = stuck
+        .clone()
+        .map(|n| (sector(n), Bad::Stuck(usize::try_from(n % 4096).unwrap_or(0))))
+        .chain(lost.clone().map(|n| (sector(n), Bad::Lost)))
+        .collect();
+    let (written, found) = write(&bench, &BadDisk::new(&bad), Duration::from_millis(600));
+    assert!(written.rounds > 0 && written.broken_off().is_none(), "{found:?}");
+    assert_eq!((found.count("stuck_bits"), found.count("lost_writes")), (170, 170));
+    assert_eq!((found.mismatches(), found.errors(), found.counts.len()), (340, 0, 2));
+    assert_eq!(found.places.len(), 100, "the rest is counted and not named");
+
+    // Without random writes, which would heal what a misdirected one damaged.
+    let elsewhere: Vec<(u64, Bad)> = (0..120).map(|n| (16_384 + sector(n), Bad::Elsewhere(sector(n)))).collect();
+    let (_, found) = write(&bench, &BadDisk::new(&elsewhere), Duration::ZERO);
+    assert_eq!((found.count("misdirected_writes"), found.count("lost_writes")), (120, 120));
+    assert_eq!(found.mismatches(), 240);
+}
+
+/// Nobody writes to it, and still it reads otherwise: a sector that flips when it is read, and one that changes.
+#[test]
+fn what_reads_otherwise_the_second_time_is_found() {
+    let bench = Bench::new();
+    let content: Vec<u8> = (0..SIZE).map(|n| u8::try_from(n * 31 % 251).unwrap_or(0)).collect();
+    let disk = BadDisk { content: Mutex::new(content), ..BadDisk::new(&[]) };
+    let findings = Findings::new(&|_| {});
+    let share = Share::of(SIZE, 100, LARGE.chunk);
+    let twice = Twice::over(share.bytes() / LARGE.chunk as u64, SMALL.chunk);
+    reading::sequentially(&disk, share, LARGE, &findings, &bench.ctx, |offset, found| twice.meet(offset, found));
+    let places = twice.places();
+    assert_eq!(places.len(), 256, "one of every request");
+
+    let read = |time| reading::randomly(&disk, time, SMALL, Some(&twice), &findings, &bench.ctx);
+    read(Duration::from_millis(300));
+    assert!(twice.compared() > 0);
+    disk.bad.lock().expect("whole").insert(places[7] / SECTOR, Bad::Once(5));
+    let changed = place(places[100] / SECTOR);
+    disk.content.lock().expect("whole")[changed].fill(0xee);
+    // Until each place had its turn several times.
+    let before = twice.compared();
+    while twice.compared() < before + 4 * 256 {
+        read(Duration::from_millis(100));
+    }
+    let found = findings.take();
+    assert_eq!((found.count(twice::KIND), found.mismatches()), (2, 0), "{found:?}");
+    let said = |at: u64| found.places.iter().find(|p| p.offset == at).map(|p| p.what.clone()).unwrap_or_default();
+    assert!(said(places[7]).contains("as the first time"), "{found:?}");
+    assert!(said(places[100]).contains("something else"), "{found:?}");
+}
+
 #[test]
 fn a_write_that_is_lost_later_is_found_by_the_random_ones() {
     let bench = Bench::new();
@@ -269,7 +327,7 @@ fn a_disk_that_fails_all_over_is_given_up() {
     let findings = Findings::new(&|_| {});
     let disk = BadDisk::new(&bad);
     let begin = Instant::now();
-    let phase = reading::randomly(&disk, Duration::from_secs(600), SMALL, &findings, &bench.ctx);
+    let phase = reading::randomly(&disk, Duration::from_secs(600), SMALL, None, &findings, &bench.ctx);
     let fault = phase.broken_off.expect("nobody reads on");
     assert!(fault.message.contains("/dev/bad") && fault.message.contains("at byte"), "{fault}");
     assert!(begin.elapsed() < Duration::from_secs(500), "long before its time");

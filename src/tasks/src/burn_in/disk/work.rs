@@ -140,6 +140,7 @@ pub(super) fn carry_out<M: Medium + ?Sized>(
             } else {
                 check(piece.offset, buffer);
             }
+            requests.findings.bearable(disk.name())?;
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             tally.latency.record(now.saturating_duration_since(asked));
             tally.bytes += piece.length as u64;

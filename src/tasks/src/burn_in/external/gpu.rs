@@ -49,6 +49,7 @@ impl Work for Gpu {
             Err(error) => return Findings::inconclusive(format!("gpu_burn could not be run: {error}")),
         };
         let mut found = ended_as("gpu_burn", &ended, live);
+        found.changed = self.0.directory.is_some();
         // Of these the verdicts of the GPUs are the measure.
         found.measurements.clear();
         let verdicts = verdicts(&String::from_utf8_lossy(&ended.stdout));

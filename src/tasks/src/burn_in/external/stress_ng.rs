@@ -58,6 +58,7 @@ impl Work for StressNg {
             Err(error) => return Findings::inconclusive(format!("stress-ng could not be run: {error}")),
         };
         let mut found = ended_as("stress-ng", &ended, live);
+        found.changed = !self.0.is_harmless();
         // Its log goes to either, depending on the version.
         let said = [&ended.stdout, &ended.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).join("\n");
         for stressor in &self.0.stressors {

@@ -23,10 +23,21 @@ pub(super) fn counts(interface: &str, counts: &LinkCounts, live: &Live<'_>, foun
         Some(n) => found.measurements.push(Measurement::count("network.new.carrier_changes", n).at(interface)),
         None => found.unread.push(format!("{interface}: changes of its carrier")),
     }
-    for words in super::in_words(counts) {
+    let carrier = counts.carrier_changes.filter(|n| *n > 0).map(|n| format!("the link went down or up {n} times"));
+    for words in grown(&counts.errors).into_iter().chain(carrier) {
         live.fault(&format!("{interface}: {words}"));
         found.notices.push(format!("{interface}: {words}"));
     }
+    // Frames for nobody here are dropped on every network.
+    found.notices.extend(grown(&counts.drops).map(|words| format!("{interface}: {words}")));
+}
+
+/// The most frequent first.
+fn grown(counts: &[(&'static str, u64)]) -> Option<String> {
+    let mut grown: Vec<_> = counts.iter().filter(|(_, n)| *n > 0).collect();
+    grown.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let words: Vec<String> = grown.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 pub(super) fn speed(interface: &str, mbps: u32, found: &mut Findings) {

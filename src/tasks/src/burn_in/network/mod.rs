@@ -1,9 +1,11 @@
 //! The network step: two machines, or a machine and its controller, try the link between them (`speediso-linktest`), and
 //! this end looks at what its interface counted meanwhile.
 //!
-//! A port is open for this step only, on the address of the one interface. Who the partner is and which secret both hold
-//! comes from the scenario, or from the controller that [`pair`]s machines which wait at the same time.
+//! A port is open for this step only, on the address of the one interface; with the [`controller`] it is the controller's.
+//! Who the partner is and which secret both hold comes from the scenario, or from the controller that [`pair`]s machines
+//! which wait at the same time.
 
+mod controller;
 mod measure;
 mod pair;
 
@@ -11,9 +13,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use speediso_linktest::{Link, LinkReport, Listener, Secret, Stop, Terms, connect};
-use speediso_model::burn_in::{DEFAULT_PORT, NetworkRole, NetworkStep};
+use speediso_model::burn_in::{DEFAULT_PORT, LinkWith, NetworkRole, NetworkStep};
 use speediso_model::fault::{Fault, FaultCode};
-use speediso_sys::link::{self, LinkCounts};
+use speediso_sys::link;
 
 use super::live::Live;
 use super::work::{Findings, Planned, Work};
@@ -36,6 +38,27 @@ struct Port {
     address: IpAddr,
 }
 
+/// Two ends that know one another, and what they are going to do.
+struct Met {
+    link: Link,
+    terms: Terms,
+    /// The other end in words, where it is more than an address.
+    whom: Option<String>,
+}
+
+/// Why a link was not tried.
+enum NotTried {
+    /// Nobody may or can be the partner: that says nothing of this machine.
+    Skipped(String),
+    Failed(Fault),
+}
+
+impl From<Fault> for NotTried {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
 impl Network {
     pub(super) fn new(step: NetworkStep) -> Self {
         Self { step }
@@ -54,6 +77,7 @@ impl Network {
             datagram_seconds,
             datagrams_per_second: self.step.datagrams_per_second.unwrap_or(DATAGRAMS_PER_SECOND),
             datagram_bytes: DATAGRAM_BYTES,
+            stream_bytes: None,
         }
     }
 
@@ -64,12 +88,21 @@ impl Network {
     /// By the hardware address that the scenario or the boot loader names; else the one from which the partner, or the
     /// controller, is reached.
     fn port(&self, ctx: &TaskCtx) -> Result<Port, String> {
-        let mac = self.step.interface.as_deref().or(ctx.boot_mac.as_deref());
+        // Which way leads to the controller, the kernel knows better than the boot loader.
+        let boot_mac = ctx.boot_mac.as_deref().filter(|_| self.step.with == LinkWith::Machine);
+        let mac = self.step.interface.as_deref().or(boot_mac);
         let partner = self.partner();
         if let Some(mac) = mac
             && let Some(interface) = link::with_mac(&ctx.roots, mac)
         {
             let addresses = link::addresses_of(&interface).map_err(|e| format!("asking for addresses: {e}"))?;
+            // Of several addresses the one that the controller is reached from; elsewhere any of the partner's kind.
+            if let Some(to) = pair::controller(ctx).filter(|_| self.step.with == LinkWith::Controller) {
+                return match source_towards(to).ok().filter(|source| addresses.contains(source)) {
+                    Some(address) => Ok(Port { interface, address }),
+                    None => Err(format!("the way to the controller does not lead over {interface}")),
+                };
+            }
             let fits = |address: &&IpAddr| partner.is_none_or(|partner| partner.is_ipv4() == address.is_ipv4());
             let address = addresses.iter().find(fits).ok_or(format!("{interface} has no address for this"))?;
             return Ok(Port { interface, address: *address });
@@ -84,27 +117,32 @@ impl Network {
         Ok(Port { interface: interface.ok_or(format!("no interface has {address}"))?, address })
     }
 
-    fn meet(&self, port: &Port, terms: &Terms, stop: &Stop, ctx: &TaskCtx) -> Result<Link, Fault> {
+    fn meet(&self, port: &Port, terms: &Terms, stop: &Stop, ctx: &TaskCtx) -> Result<Met, NotTried> {
+        if self.step.with == LinkWith::Controller {
+            return controller::meet(port.address, terms, self.wait(), stop, ctx);
+        }
+        let met = |link| Met { link, terms: *terms, whom: None };
         let (Some(partner), Some(role), Some(secret)) = (self.partner(), self.step.role, &self.step.secret) else {
-            return pair::meet(port.address, terms, self.wait(), stop, ctx);
+            return Ok(met(pair::meet(port.address, terms, self.wait(), stop, ctx)?));
         };
         let secret: Secret = secret.parse().map_err(|what| Fault::new(FaultCode::TaskInvalid, what))?;
         let number = self.step.port.unwrap_or(DEFAULT_PORT);
-        let met = match role {
+        let link = match role {
             NetworkRole::Listen => Listener::open(SocketAddr::new(port.address, number), Some(partner))
                 .and_then(|listener| listener.wait(&secret, self.wait(), stop)),
             NetworkRole::Connect => connect(port.address, SocketAddr::new(partner, number), &secret, self.wait(), stop),
         };
-        met.map_err(|e| Fault::from_error(FaultCode::BurnInInconclusive, &e))
+        Ok(met(link.map_err(|e| Fault::from_error(FaultCode::BurnInInconclusive, &e))?))
     }
 
-    fn tried(&self, port: &Port, live: &Live<'_>, ctx: &TaskCtx) -> Result<(String, LinkReport), Fault> {
+    fn tried(&self, port: &Port, live: &Live<'_>, ctx: &TaskCtx) -> Result<(String, LinkReport), NotTried> {
         let cancel = ctx.cancel.clone();
         let stop = Stop::when(move || cancel.is_cancelled());
         let terms = self.terms(live.step.duration.0);
-        let link = self.meet(port, &terms, &stop, ctx)?;
+        let Met { link, terms, whom } = self.meet(port, &terms, &stop, ctx)?;
         let failed = |e| Fault::from_error(FaultCode::BurnInInconclusive, &e);
-        let partner = link.partner().map_err(failed)?.ip().to_string();
+        let address = link.partner().map_err(failed)?.ip();
+        let partner = whom.unwrap_or_else(|| address.to_string());
         let title = live.step.title();
         let told = |phase: &str| ctx.reporter.step_began(&format!("{title}: {phase} ({partner})"));
         let report = link.run(&terms, &stop, &told).map_err(failed)?;
@@ -123,6 +161,12 @@ fn source_towards(to: SocketAddr) -> std::io::Result<IpAddr> {
 impl Work for Network {
     fn plan(&self, ctx: &TaskCtx) -> Result<Planned, Fault> {
         let whom = match (&self.step.partner, self.step.role) {
+            _ if self.step.with == LinkWith::Controller && ctx.uploads.is_some() => {
+                "tries its link with the controller, if that may be a partner".to_owned()
+            }
+            _ if self.step.with == LinkWith::Controller => {
+                "would try its link with the controller: there is none, so the step is skipped".to_owned()
+            }
             (Some(partner), Some(NetworkRole::Listen)) => format!("waits for {partner}"),
             (Some(partner), _) => format!("goes to {partner}"),
             _ if ctx.uploads.is_some() => "tries its link with whom the controller names".to_owned(),
@@ -138,6 +182,9 @@ impl Work for Network {
     }
 
     fn run(&self, live: &Live<'_>) -> Findings {
+        if self.step.with == LinkWith::Controller && live.ctx.uploads.is_none() {
+            return Findings::skipped("there is no controller here that could be the partner");
+        }
         let port = match self.port(live.ctx) {
             Ok(port) => port,
             Err(why) => return Findings::inconclusive(why),
@@ -155,22 +202,13 @@ impl Work for Network {
             None => found.unread.push(format!("{}: its driver does not tell the speed of the link", port.interface)),
         }
         match tried {
-            Ok((partner, report)) => measure::link(&port.interface, &partner, &report, live, &mut found),
-            Err(fault) => found.inconclusive.push(fault.to_string()),
+            Ok((partner, report)) => {
+                found.notices.push(format!("from {} on {} to {partner}", port.address, port.interface));
+                measure::link(&port.interface, &partner, &report, live, &mut found);
+            }
+            Err(NotTried::Skipped(why)) => found.skipped = Some(why),
+            Err(NotTried::Failed(fault)) => found.inconclusive.push(fault.to_string()),
         }
         found
     }
-}
-
-fn worst_first(counts: &[(&'static str, u64)]) -> Option<String> {
-    let mut grown: Vec<_> = counts.iter().filter(|(_, n)| *n > 0).collect();
-    grown.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    let words: Vec<String> = grown.iter().map(|(name, n)| format!("{name} {n}")).collect();
-    (!words.is_empty()).then(|| words.join(", "))
-}
-
-/// What an interface counted during the step, in words; none if nothing did.
-fn in_words(counts: &LinkCounts) -> Vec<String> {
-    let carrier = counts.carrier_changes.filter(|n| *n > 0).map(|n| format!("the link went down or up {n} times"));
-    [worst_first(&counts.errors), worst_first(&counts.drops), carrier].into_iter().flatten().collect()
 }

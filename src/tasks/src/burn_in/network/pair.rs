@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use speediso_linktest::{Link, Listener, Secret, Stop, Terms, connect};
 use speediso_model::api::{ErrorBody, path};
 use speediso_model::burn_in::NetworkRole;
@@ -16,7 +18,7 @@ use speediso_model::fault::{Fault, FaultCode};
 use crate::ctx::{TaskCtx, Uploads};
 
 /// How long the two may take to find one another once they are paired.
-const MEET: Duration = Duration::from_secs(60);
+pub(super) const MEET: Duration = Duration::from_secs(60);
 const ONE_REQUEST: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -27,7 +29,7 @@ pub(super) fn controller(ctx: &TaskCtx) -> Option<SocketAddr> {
     (host, url.port_or_known_default()?).to_socket_addrs().ok()?.next()
 }
 
-fn inconclusive(e: &speediso_linktest::LinkError) -> Fault {
+pub(super) fn inconclusive(e: &speediso_linktest::LinkError) -> Fault {
     Fault::from_error(FaultCode::BurnInInconclusive, e)
 }
 
@@ -41,7 +43,7 @@ pub(super) fn meet(address: IpAddr, terms: &Terms, wait: Duration, stop: &Stop, 
     let mut waited_for: Option<Fault> = None;
     loop {
         ctx.cancel.check()?;
-        match ask(uploads, &request, ctx) {
+        match post(path::PAIR, uploads, &request, ctx) {
             Ok(PairAnswer::Paired { role, partner, name, secret }) => {
                 let secret: Secret = secret.parse().map_err(|what| Fault::new(FaultCode::ProtocolError, what))?;
                 ctx.reporter.notice(&format!("paired with {name} ({}) by the controller", partner.ip()));
@@ -71,7 +73,7 @@ pub(super) fn meet(address: IpAddr, terms: &Terms, wait: Duration, stop: &Stop, 
     }
 }
 
-fn pause(time: Duration, ctx: &TaskCtx) -> Result<(), Fault> {
+pub(super) fn pause(time: Duration, ctx: &TaskCtx) -> Result<(), Fault> {
     let end = Instant::now() + time;
     while Instant::now() < end {
         ctx.cancel.check()?;
@@ -80,8 +82,14 @@ fn pause(time: Duration, ctx: &TaskCtx) -> Result<(), Fault> {
     Ok(())
 }
 
-fn ask(uploads: &Uploads, request: &PairRequest, ctx: &TaskCtx) -> Result<PairAnswer, Fault> {
-    let url = format!("{}{}", uploads.controller, path::PAIR.replace("{run}", &uploads.run.to_string()));
+/// A question about this run to the controller.
+pub(super) fn post<T: DeserializeOwned>(
+    path: &str,
+    uploads: &Uploads,
+    request: &impl Serialize,
+    ctx: &TaskCtx,
+) -> Result<T, Fault> {
+    let url = format!("{}{}", uploads.controller, path.replace("{run}", &uploads.run.to_string()));
     let away = |e: &dyn std::error::Error| Fault::from_error(FaultCode::ControllerUnreachable, e);
     ctx.runtime.block_on(async {
         let answer = ctx.http.post(url).timeout(ONE_REQUEST).json(request).send().await.map_err(|e| away(&e))?;
@@ -89,7 +97,10 @@ fn ask(uploads: &Uploads, request: &PairRequest, ctx: &TaskCtx) -> Result<PairAn
             let status = answer.status();
             let refused = answer.json::<ErrorBody>().await.map(|body| body.error);
             return Err(refused.unwrap_or_else(|_| {
-                Fault::new(FaultCode::ProtocolError, format!("the controller answered {status} to a wish to be paired"))
+                Fault::new(
+                    FaultCode::ProtocolError,
+                    format!("the controller answered {status} to a wish for a partner"),
+                )
             }));
         }
         answer.json().await.map_err(|e| away(&e))

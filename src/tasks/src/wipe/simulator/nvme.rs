@@ -56,6 +56,12 @@ pub(crate) struct Nvme {
     pub(crate) last_action: u32,
     /// Of all namespaces together, in bytes; 0 if it does not tell.
     pub(crate) capacity: u64,
+    /// The two, alike in size; empty for a controller without.
+    pub(crate) boot: [Vec<u8>; 2],
+    /// What was downloaded and not yet stored.
+    pub(crate) downloaded: Vec<u8>,
+    /// Declines to store anything in them.
+    pub(crate) boot_protected: bool,
     /// After so many commands that manage namespaces the power fails: the next is carried out, and nothing is answered any more.
     pub(crate) power_for: Option<usize>,
 }
@@ -70,6 +76,9 @@ impl Nvme {
             optional: 0b1010,
             last_action: 0,
             capacity: 0,
+            boot: [Vec::new(), Vec::new()],
+            downloaded: Vec::new(),
+            boot_protected: false,
             power_for: None,
         }
     }
@@ -112,6 +121,7 @@ impl Nvme {
             0x80 => self.format(core, name, command),
             0x0d => self.manage(core, name, command, &data),
             0x15 => self.attach(core, name, command, &data),
+            0x10 | 0x11 => self.boot(core, name, command, &data),
             _ => declined(INVALID_OPCODE),
         };
         // The last one before the power fails is carried out, and nobody hears of it.
@@ -206,6 +216,18 @@ impl Nvme {
         assert_eq!(asked, data.len(), "{name} asks for another length than it has room for");
         let mut page = [0; 512];
         match command.cdw10 & 0xff {
+            0x15 if !self.boot[0].is_empty() => {
+                let which = usize::from(command.cdw10 & 1 << 8 != 0);
+                let units = u32::try_from(self.boot[which].len() >> 17).unwrap_or(0);
+                let mut bytes = vec![0x15, 0, 0, 0];
+                bytes.extend(units.to_le_bytes());
+                bytes.resize(16, 0);
+                bytes.extend(&self.boot[which]);
+                let from =
+                    usize::try_from(u64::from(command.cdw13) << 32 | u64::from(command.cdw12)).unwrap_or(usize::MAX);
+                give(data, bytes.get(from..).unwrap_or_default());
+                return Ok(0);
+            }
             0x81 => {
                 let status: u16 = match (core.erasure, core.ended) {
                     (Some(_), _) => 2,
@@ -227,6 +249,40 @@ impl Nvme {
         }
         give(data, &page);
         Ok(0)
+    }
+
+    /// Firmware Image Download and Firmware Commit (5.13 and 5.12), for boot partitions only.
+    fn boot(
+        &mut self,
+        core: &mut Core,
+        name: &'static str,
+        command: &NvmeCommand,
+        data: &Data<'_>,
+    ) -> Result<u32, CommandError> {
+        const WRITE_PROHIBITED: i32 = 0x11e;
+        if self.boot[0].is_empty() || core.quirk == Quirk::Aborts {
+            return Err(nvme::declined(name, INVALID_OPCODE));
+        }
+        if let (0x11, Data::Out(bytes)) = (command.opcode, data) {
+            assert_eq!(bytes.len() / 4, command.cdw10 as usize + 1, "{name}: as long as it says");
+            assert_eq!(self.downloaded.len() / 4, command.cdw11 as usize, "{name}: one piece after the other");
+            self.downloaded.extend_from_slice(bytes);
+            return Ok(0);
+        }
+        let image = std::mem::take(&mut self.downloaded);
+        match (command.cdw10 >> 3 & 7, self.boot_protected) {
+            (6, true) => Err(nvme::declined(name, WRITE_PROHIBITED)),
+            (6, false) => {
+                core.changes.push("boot partition");
+                let stored = &mut self.boot[usize::from(command.cdw10 >> 31 == 1)];
+                assert_eq!(image.len(), stored.len(), "{name}: all of it");
+                if core.quirk != Quirk::Lies {
+                    *stored = image;
+                }
+                Ok(0)
+            }
+            _ => Err(nvme::declined(name, INVALID_FIELD)),
+        }
     }
 
     fn sanitize(&mut self, core: &mut Core, name: &'static str, command: &NvmeCommand) -> Result<u32, CommandError> {

@@ -1,0 +1,102 @@
+//! How the tasks of this image stand, which systemd runs: while they do, nobody restarts the machine because it seems
+//! idle, and nobody comes in who was not asked to watch.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::console::board::{Beside, Board};
+use crate::ssh::Ssh;
+
+const LOOK: Duration = Duration::from_secs(2);
+const PROPERTIES: &str = "--property=ActiveState,Job,Result,ExecMainExitTimestampMonotonic";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Runs,
+    Failed,
+    Done,
+}
+
+/// Returns when all have ended.
+pub async fn watch_tasks(names: Vec<String>, board: Board, ssh: Ssh) {
+    ssh.image_tasks(true);
+    board.beside(Beside::Runs("a task of this image runs"));
+    let mut said = false;
+    loop {
+        match look(&names).await {
+            Ok(Stand::Runs) => {}
+            Ok(Stand::Done) => {
+                board.beside(Beside::Nothing);
+                break;
+            }
+            Ok(Stand::Failed) => {
+                board.beside(Beside::Failed("a task of this image failed, which somebody has to look at"));
+                break;
+            }
+            Err(error) if !said => {
+                said = true;
+                tracing::warn!("systemd does not say how the tasks stand: {error}; they count as running");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    ssh.image_tasks(false);
+}
+
+async fn look(names: &[String]) -> std::io::Result<Stand> {
+    let mut command = Command::new("systemctl");
+    command.args(["show", PROPERTIES]).args(names.iter().map(|name| format!("speediso@{name}.service")));
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    if !output.status.success() {
+        return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(stand(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// A paragraph for each unit. What failed counts once nothing runs any more: the rest of a list may be on its way.
+fn stand(shown: &str) -> Stand {
+    let stands: Vec<Stand> = shown.split("\n\n").filter(|unit| !unit.trim().is_empty()).map(of_unit).collect();
+    [Stand::Runs, Stand::Failed].into_iter().find(|stand| stands.contains(stand)).unwrap_or(Stand::Done)
+}
+
+fn of_unit(unit: &str) -> Stand {
+    let property = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or("");
+    let waits = !matches!(property("Job"), "" | "0");
+    match property("ActiveState") {
+        _ if waits => Stand::Runs,
+        "failed" => Stand::Failed,
+        // Never begun: the one before it failed.
+        "inactive" if property("ExecMainExitTimestampMonotonic") == "0" => Stand::Failed,
+        "inactive" if property("Result") == "success" => Stand::Done,
+        "inactive" => Stand::Failed,
+        _ => Stand::Runs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: &str = "ActiveState=inactive\nResult=success\nExecMainExitTimestampMonotonic=5000\n";
+    const RUNS: &str = "Job=12\nResult=success\nActiveState=activating\nExecMainExitTimestampMonotonic=0\n";
+    const WAITS: &str = "Job=13\nResult=success\nActiveState=inactive\nExecMainExitTimestampMonotonic=0\n";
+    const FAILED: &str = "Result=timeout\nActiveState=failed\nExecMainExitTimestampMonotonic=9000\n";
+    const NEVER: &str = "Result=success\nActiveState=inactive\nExecMainExitTimestampMonotonic=0\n";
+
+    #[test]
+    fn a_list_runs_until_the_last_has_ended() {
+        for (units, expected) in [
+            (&[DONE, RUNS, WAITS][..], Stand::Runs),
+            (&[DONE, WAITS], Stand::Runs),
+            (&[FAILED, WAITS], Stand::Runs),
+            (&[DONE, FAILED, NEVER], Stand::Failed),
+            (&[NEVER], Stand::Failed),
+            (&[DONE, DONE], Stand::Done),
+        ] {
+            assert_eq!(stand(&units.join("\n")), expected, "{units:?}");
+        }
+    }
+}
