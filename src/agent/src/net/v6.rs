@@ -20,7 +20,7 @@ use super::term::{ANSWER_WAIT, Answer, Ended, Keeper, Term};
 /// A router may take half a second to answer, and the first question may come before the switch forwards.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// From an advertisement to an address that the kernel has seen nobody else use.
-const ADDRESS_WAIT: Duration = Duration::from_secs(6);
+const ADDRESS_WAIT: Duration = Duration::from_secs(10);
 const DHCP_WAIT: Duration = Duration::from_secs(20);
 const INFORMATION_WAIT: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(100);
@@ -114,10 +114,18 @@ fn add(names: &mut Names, dns: &[Ipv6Addr], search: &[String]) {
     names.search.dedup();
 }
 
-/// Until the kernel has seen that nobody else has the address: packets from it are refused before.
+/// Until the kernel has seen that nobody else has the address: packets from it are refused before. One that it makes
+/// itself it makes of the next advertisement, where the one that was heard came before its own side of the link was
+/// ready; so it is asked for again.
 async fn wait_for(links: &Links, nic: &Nic, wanted: Option<Ipv6Addr>) -> Result<(Ipv6Addr, u8), String> {
+    let ear = Ear::open(nic.index).map_err(|e| e.to_string())?;
     let begun = Instant::now();
+    let mut ask_again = begun + ASK_EVERY;
     while begun.elapsed() < ADDRESS_WAIT {
+        if wanted.is_none() && Instant::now() >= ask_again {
+            ear.ask(&frame::router_solicitation(nic.hardware, None));
+            ask_again = Instant::now() + ASK_EVERY;
+        }
         let now = links.addresses6(nic).await.map_err(|e| e.to_string())?;
         let is_it = |ip: Ipv6Addr| wanted.map_or(!ip.is_unicast_link_local(), |wanted| ip == wanted);
         if let Some((address, prefix, _)) = now.into_iter().find(|(ip, _, is_usable)| *is_usable && is_it(*ip)) {
