@@ -1,6 +1,5 @@
 //! One run of one case: time, processor time, memory.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -25,7 +24,7 @@ pub(in crate::bench) struct Measured {
     pub(in crate::bench) wall: f64,
     /// User and system, of everything the case started.
     pub(in crate::bench) cpu: f64,
-    /// Resident: the peaks of all of its processes together.
+    /// Resident: the peaks of those of its processes that lived at the same time, where that was most.
     pub(in crate::bench) peak_mib: f64,
     /// What the whole machine worked meanwhile: the server and the kernel's own threads too.
     pub(in crate::bench) machine: f64,
@@ -86,11 +85,11 @@ fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
     let (before, machine) = (spent()?, Machine::now()?);
     let began = Instant::now();
     let mut child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
-    let mut peaks = HashMap::new();
+    let mut peak_kib = 0;
     let mut look_again = began;
     let status = loop {
         if Instant::now() >= look_again {
-            see_peaks(&child, &mut peaks);
+            peak_kib = peak_kib.max(peaks(&child));
             look_again = Instant::now() + (began.elapsed() / 8).min(SAMPLE);
         }
         if let Some(status) = child.try_wait()? {
@@ -106,7 +105,7 @@ fn run(command: &mut Command, dir: &Path) -> Result<Measured> {
     let wall = began.elapsed().as_secs_f64();
     ensure!(status.success(), "ended with {status}:\n{}", fs::read_to_string(dir.join("case.log"))?);
     #[allow(clippy::cast_precision_loss, reason = "memory of one machine")]
-    let peak_mib = peaks.values().sum::<u64>() as f64 / 1024.0;
+    let peak_mib = peak_kib as f64 / 1024.0;
     let now = Machine::now()?;
     let (machine, stolen) = (now.worked - machine.worked, now.stolen - machine.stolen);
     Ok(Measured { wall, cpu: spent()? - before, peak_mib, machine, stolen })
@@ -142,9 +141,9 @@ pub(super) fn cpu_seconds(usage: Usage) -> f64 {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// KiB that each process of the child's group has had at most: the kernel's own mark, so looking seldom misses nothing but
-/// the last moments of one that ends.
-fn see_peaks(child: &Child, peaks: &mut HashMap<String, u64>) {
+/// KiB that the processes of the child's group have had at most, each by the kernel's own mark: looking seldom misses nothing
+/// but the last moments of one that ends. Those that have ended gave theirs back, and do not count.
+fn peaks(child: &Child) -> u64 {
     let group = child.id().to_string();
     let of = |pid: &str| -> Option<u64> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -153,12 +152,8 @@ fn see_peaks(child: &Child, peaks: &mut HashMap<String, u64>) {
         let status = in_group.then(|| fs::read_to_string(format!("/proc/{pid}/status")).ok()).flatten()?;
         status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
     };
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().into_string() else { continue };
-        if let Some(peak) = of(&pid) {
-            peaks.insert(pid, peak);
-        }
-    }
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|entry| of(entry.file_name().to_str()?)).sum()
 }
 
 /// The task file must name the machine it is for: here by a MAC address.
