@@ -39,6 +39,19 @@ image: deps ## A ramdisk to deploy: release agent, numbered, last three kept (bu
 	$(RELEASE)/speediso-initramfs build --agent $(RELEASE)/speediso-agent --out builds --addon --iso --workspace . $(IMAGE)
 	$(RELEASE)/speediso-initramfs list --out builds
 
+.PHONY: image-aarch64
+image-aarch64: deps ## The same for aarch64 machines, compiled here (builds/aarch64)
+	./cross.sh aarch64 cargo build --release --target aarch64-unknown-linux-musl -p speediso-agent
+	cargo build --release -p speediso-initramfs
+	$(RELEASE)/speediso-initramfs build --arch aarch64 --agent target/aarch64-unknown-linux-musl/release/speediso-agent \
+		--out builds/aarch64 --addon --workspace . $(IMAGE)
+
+.PHONY: ramdisk-aarch64
+ramdisk-aarch64: build
+	./cross.sh aarch64 cargo build --target aarch64-unknown-linux-musl -p speediso-agent
+	$(DEBUG)/speediso-initramfs build --arch aarch64 --agent target/aarch64-unknown-linux-musl/debug/speediso-agent \
+		--out $(IMAGES)/aarch64 --workspace .
+
 .PHONY: image-report
 image-report: ## What costs size in the latest build: groups of modules, programs, libraries, the agent
 	cargo build -p speediso-agent -p speediso-initramfs
@@ -78,7 +91,7 @@ test-quick: deps ## Only what needs no virtual machine
 	cargo nextest run --workspace --no-fail-fast -E 'not package(speediso-tests)'
 
 .PHONY: test-all
-test-all: test ## Also the slow ones: tests that are left out of `make test`, the whole demo in UEFI and in BIOS mode
+test-all: test ramdisk-aarch64 ## Also the slow ones: tests that are left out of `make test`, the whole demo in UEFI and in BIOS mode
 	@./deps.sh all
 	cargo nextest run --workspace --no-fail-fast --run-ignored ignored-only
 	FIRMWARE=uefi $(DEBUG)/speediso-lab demo
@@ -92,7 +105,7 @@ fuzz: deps ## Fuzz everything that reads bytes from outside, 60 s each (FUZZ_SEC
 lint: deps ## Formatting, clippy, shell scripts, systemd units
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	shellcheck -x deps.sh .ci/run fuzz/run.sh src/sys/*.sh tests/images/*.sh systemd/*.sh deploy/*.sh systemd/shells systemd/speediso-generator
+	shellcheck -x deps.sh cross.sh .ci/run fuzz/run.sh src/sys/*.sh tests/images/*.sh systemd/*.sh deploy/*.sh systemd/shells systemd/speediso-generator
 	systemd/verify.sh
 
 .PHONY: deny

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian 12 machine lacks, and says why. Quick when nothing is missing.
-# usage: deps.sh [all]
+# usage: deps.sh [all|cross]
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -82,6 +82,13 @@ ipmitool: the BMC, likewise
 shellcheck: checking shell scripts
 systemd: checking the units
 '
+# For aarch64.
+if [ "${1:-}" = all ] || [ "${1:-}" = cross ]; then
+    wanted+='
+gcc-aarch64-linux-gnu: the agent for aarch64
+linux-libc-dev-arm64-cross: likewise
+'
+fi
 # Large, and for a few tests of `make test-all` only.
 if [ "${1:-}" = all ]; then
     wanted+='
@@ -89,6 +96,8 @@ chromium: printing certificates
 poppler-utils: reading what was printed
 liblzma-dev: building iPXE with HTTPS
 perl: likewise
+qemu-system-arm: aarch64 machines
+qemu-efi-aarch64: their firmware
 '
 fi
 

@@ -27,7 +27,7 @@ pub(crate) struct Source {
     /// (linux-image-amd64/bookworm-backports), or a package file (./linux-image-6.12.9_amd64.deb)
     #[arg(long)]
     kernel: Option<String>,
-    /// For this machine: x86_64, or aarch64 (packages and layout are known; no such ramdisk was started yet)
+    /// For this machine: x86_64, or aarch64, whose agent `cross.sh` compiles
     #[arg(long, default_value_t = Arch::HOST)]
     arch: Arch,
     /// Take exactly the packages of an earlier build's packages.lock.json, or fail

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Builds the real libblkid (util-linux) as a static library for musl into target/libblkid.
+# Builds the real libblkid (util-linux) as a static library for musl into target/libblkid, or for another machine into
+# target/libblkid-MACHINE, with the compiler that cross.sh has made.
+# usage: libblkid.sh [aarch64]
 #
 # Debian ships libblkid.a for glibc only, which does not link with musl (fortify symbols), so the library is made from
 # Debian's own source package, with Debian's patches, as an unprivileged user. The result is kept in the cache by the
@@ -9,12 +11,13 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${SPEEDISO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/speediso}
-out=$root/target/libblkid
-key=$(sha256sum "$0" | cut -c1-16)-$(dpkg-query -W -f '${Version}' libblkid1)
+arch=${1:-}
+out=$root/target/libblkid${arch:+-$arch}
+key=$(sha256sum "$0" | cut -c1-16)-$(dpkg-query -W -f '${Version}' libblkid1)${arch:+-$arch}
 kept=$cache/libblkid/$key
 
 if [ ! -e "$kept/lib/libblkid.a" ]; then
-    echo "libblkid: building for musl from Debian's util-linux source (about a minute)"
+    echo "libblkid: building for ${arch:+$arch and }musl from Debian's util-linux source (about a minute)"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     cd "$work"
@@ -37,13 +40,21 @@ if [ ! -e "$kept/lib/libblkid.a" ]; then
     # Debian's patches touch configure.ac; one time stamp for all keeps make from wanting autoconf for it.
     find util-linux-*/ -exec touch -d @0 {} +
     mkdir kinc build
-    ln -s /usr/include/linux kinc/linux
-    ln -s /usr/include/asm-generic kinc/asm-generic
-    ln -s "/usr/include/$(gcc -dumpmachine)/asm" kinc/asm
+    if [ -n "$arch" ]; then
+        host=$arch-linux-musl
+        tools=(CC="$root/target/cross/$arch/musl-gcc")
+        for tool in ar ranlib strip; do tools+=("${tool^^}=$arch-linux-gnu-$tool"); done
+    else
+        host=x86_64-linux-musl
+        tools=(CC=musl-gcc)
+        ln -s /usr/include/linux kinc/linux
+        ln -s /usr/include/asm-generic kinc/asm-generic
+        ln -s "/usr/include/$(gcc -dumpmachine)/asm" kinc/asm
+    fi
     cd build
     configure=$(echo "$work"/util-linux-*/configure)
-    "$configure" CC=musl-gcc CFLAGS="-O2 -ffunction-sections -fdata-sections -idirafter $work/kinc" \
-        --host=x86_64-linux-musl --prefix="$work/prefix" --disable-all-programs --enable-libblkid --enable-libuuid \
+    "$configure" "${tools[@]}" CFLAGS="-O2 -ffunction-sections -fdata-sections -idirafter $work/kinc" \
+        --host="$host" --prefix="$work/prefix" --disable-all-programs --enable-libblkid --enable-libuuid \
         --disable-shared --enable-static --disable-nls --disable-asciidoc --without-python --without-systemd \
         --without-udev --without-tinfo --without-ncurses --without-ncursesw --without-readline --without-cap-ng \
         --without-user --without-selinux --without-libz --without-econf --quiet >configure.log 2>&1 ||

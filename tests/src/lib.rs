@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use speediso_lab::{Log, Programs, repository, tool};
 
 pub use disk::TestDisk;
@@ -42,6 +42,13 @@ fn root() -> Result<PathBuf> {
 
 pub fn programs() -> Result<Programs> {
     Ok(Programs::beside_this(&root()?)?)
+}
+
+/// Where `make ramdisk-aarch64` puts its builds.
+pub fn aarch64_builds() -> Result<PathBuf> {
+    let builds = root()?.join("target/images/aarch64");
+    ensure!(builds.join("latest").exists(), "there is no ramdisk in {}; run `make ramdisk-aarch64`", builds.display());
+    Ok(builds)
 }
 
 /// The small operating system that is installed in these tests: raw, and the same under zstd.

@@ -33,7 +33,7 @@ pub use files::FileServer;
 pub use forward::Forward;
 pub use lab::{Lab, LabBuilder, Plug};
 pub use log::{Found, Log};
-pub use machine::{Accel, Bus, Disk, Firmware, Machine, MachineSpec, Smbios, Start, cached_accel};
+pub use machine::{Accel, Bus, Disk, Firmware, Machine, MachineSpec, Processor, Smbios, Start, cached_accel};
 pub use namespace::{GATEWAY, Namespace};
 pub use process::Process;
 pub use programs::{Programs, repository};

@@ -11,6 +11,13 @@ use nix::unistd::sync;
 
 use crate::roots::{Roots, read_line, read_number};
 
+#[cfg(not(target_arch = "aarch64"))]
+use libc::SYS_kexec_file_load;
+/// `include/uapi/asm-generic/unistd.h`; libc knows it of other machines only.
+#[cfg(target_arch = "aarch64")]
+#[allow(non_upper_case_globals, reason = "as libc calls it")]
+const SYS_kexec_file_load: libc::c_long = 294;
+
 /// Puts kernel, ramdisk and command line where [`start`] finds them. Replaces what was loaded before.
 ///
 /// # Errors
@@ -22,14 +29,7 @@ pub fn load(kernel: &File, ramdisk: &File, cmdline: &CStr) -> io::Result<()> {
     // SAFETY: kexec_file_load (kexec_file_load(2), <linux/kexec.h>) takes two open descriptors, the length of a string with
     // its end mark, and the string, which outlives the call; it copies what it takes. libc has no function for it.
     let answer = unsafe {
-        libc::syscall(
-            libc::SYS_kexec_file_load,
-            kernel.as_raw_fd(),
-            ramdisk.as_raw_fd(),
-            length,
-            cmdline.as_ptr(),
-            no_flags,
-        )
+        libc::syscall(SYS_kexec_file_load, kernel.as_raw_fd(), ramdisk.as_raw_fd(), length, cmdline.as_ptr(), no_flags)
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

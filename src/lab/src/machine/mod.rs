@@ -8,4 +8,4 @@ mod spec;
 
 pub use accel::{Accel, cached_accel};
 pub use running::Machine;
-pub use spec::{Bus, Disk, Firmware, MachineSpec, Smbios, Start};
+pub use spec::{Bus, Disk, Firmware, MachineSpec, Processor, Smbios, Start};

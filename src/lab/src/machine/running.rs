@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::{self, Places};
 use super::qmp;
-use super::spec::{Firmware, MachineSpec};
+use super::spec::{Firmware, MachineSpec, Processor};
 use crate::error::{Doing, Result};
 use crate::lab::{Lab, Plug};
 use crate::log::{Found, Log};
@@ -50,7 +50,7 @@ impl<'lab> Machine<'lab> {
             firmware_code: firmware.as_ref().map(|(code, _)| code.as_path()),
             firmware_vars: firmware.as_ref().map(|(_, vars)| vars.as_path()),
         };
-        let mut command = lab.command(tool::find("qemu-system-x86_64")?);
+        let mut command = lab.command(tool::find(spec.processor.qemu())?);
         command.args(args::build(spec, &plug, &places)?);
         let process = lab.spawn(&format!("{}.qemu", spec.name), command)?;
         Ok(Self { lab, name: spec.name.clone(), plug, process, serial, serial_socket, qmp_socket })
@@ -186,6 +186,9 @@ impl<'lab> Machine<'lab> {
 /// Firmware code and the machine's own copy of its variables. SeaBIOS needs none: QEMU brings it.
 fn firmware(spec: &MachineSpec, dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
     let (code, fresh) = match spec.firmware {
+        _ if spec.processor == Processor::Aarch64 => {
+            ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd")
+        }
         Firmware::Bios => return Ok(None),
         Firmware::Uefi => ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
         Firmware::SecureBoot => ("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"),

@@ -15,6 +15,24 @@ pub enum Firmware {
     SecureBoot,
 }
 
+/// What its programs are for. Of x86 unless said otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Processor {
+    #[default]
+    X86_64,
+    /// `virt`, QEMU's own board with SMBIOS and PCI Express, always under UEFI and emulated.
+    Aarch64,
+}
+
+impl Processor {
+    pub(super) fn qemu(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86_64",
+            Self::Aarch64 => "qemu-system-aarch64",
+        }
+    }
+}
+
 /// How a disk is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bus {
@@ -150,6 +168,7 @@ pub enum Start {
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
     pub(super) name: String,
+    pub(super) processor: Processor,
     pub(super) firmware: Firmware,
     pub(super) memory_mib: u32,
     pub(super) cpus: u32,
@@ -171,6 +190,7 @@ impl MachineSpec {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            processor: Processor::default(),
             firmware: Firmware::Uefi,
             memory_mib: 1024,
             cpus: 2,
@@ -197,6 +217,12 @@ impl MachineSpec {
     #[must_use]
     pub fn with(mut self, words: &[&str]) -> Self {
         self.more.extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn processor(mut self, processor: Processor) -> Self {
+        self.processor = processor;
         self
     }
 

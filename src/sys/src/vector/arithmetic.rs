@@ -48,8 +48,8 @@ pub fn float_rounds(width: Width, lanes: &mut Lanes<f64>, rounds: u32) {
 pub fn aes_rounds(block: [u8; 16], key: [u8; 16], rounds: u32) -> Option<[u8; 16]> {
     #[cfg(target_arch = "x86_64")]
     return super::x86::aes(block, key, rounds);
-    #[cfg(not(target_arch = "x86_64"))]
-    None
+    #[cfg(target_arch = "aarch64")]
+    return super::arm::aes(block, key, rounds);
 }
 
 /// CRC-32C by the processor's own instruction; `None` without it.
@@ -57,8 +57,8 @@ pub fn aes_rounds(block: [u8; 16], key: [u8; 16], rounds: u32) -> Option<[u8; 16
 pub fn crc32c(words: &[u64]) -> Option<u32> {
     #[cfg(target_arch = "x86_64")]
     return super::x86::crc32c(words);
-    #[cfg(not(target_arch = "x86_64"))]
-    None
+    #[cfg(target_arch = "aarch64")]
+    return super::arm::crc32c(words);
 }
 
 /// The same AES rounds in plain code (FIPS 197, 5.1), for comparison: no cipher, and its time tells its input.

@@ -3,6 +3,8 @@
 //! Every function exists in each [`Width`] that the processor has and gives the same in all of them as in plain code.
 
 mod arithmetic;
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod line;
 mod words;
 #[cfg(target_arch = "x86_64")]
