@@ -41,6 +41,7 @@ fn the_ramdisk_for_aarch64_knows_its_machine_and_writes_an_image() {
     let inventory: serde_json::Value =
         serde_json::from_str(&ssh.run("speediso-agent inventory --json", SOON).unwrap()).unwrap();
     assert_eq!(inventory["cpu"]["architecture"], "aarch64");
+    assert!(inventory["cpu"]["model_name"].as_str().unwrap().starts_with("virt"), "{}", inventory["cpu"]);
     assert_eq!(inventory["system_vendor"]["serial_number"], MACHINE);
 
     let orders = Orders { ssh: &ssh, machine: MACHINE };

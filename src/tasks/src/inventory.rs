@@ -123,6 +123,14 @@ pub fn look(ctx: &Look) -> Inventory {
         unread.push(format!("processors could not be read: {e}"));
         inventory::Cpu::default()
     });
+    // Kernels of 64-bit ARM name no model. The firmware does.
+    if let Some(socket) = smbios.sockets.iter().find(|socket| socket.populated) {
+        for (name, told) in [(&mut cpu.model_name, &socket.version), (&mut cpu.vendor, &socket.manufacturer)] {
+            if name.is_empty() {
+                name.clone_from(told);
+            }
+        }
+    }
     cpu.sockets = smbios.sockets;
     let total = machine::memory::total(roots, &mut unread);
     let plugged: u64 = smbios.modules.iter().map(|m| m.size_mb).sum();
