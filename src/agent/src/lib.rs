@@ -12,6 +12,7 @@ pub mod console;
 pub mod disks;
 pub mod doctor;
 pub mod doors;
+pub mod drivers;
 pub mod engine;
 mod identity;
 pub mod idle;

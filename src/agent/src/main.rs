@@ -10,7 +10,7 @@ use speediso_agent::doctor::{self, DoctorArgs};
 use speediso_agent::inventory::InventoryArgs;
 use speediso_agent::lldp::LldpArgs;
 use speediso_agent::run::{self, RunArgs};
-use speediso_agent::{boot, build, cmdline, console, disks, inventory, lldp, shell, supervise};
+use speediso_agent::{boot, build, cmdline, console, disks, drivers, inventory, lldp, shell, supervise};
 use speediso_sys::roots::Roots;
 
 /// The Speediso provisioning agent.
@@ -40,6 +40,11 @@ enum Command {
     Supervise,
     /// In the ramdisk: the agent itself
     Boot,
+    /// In the ramdisk: a driver for every device, and these modules (used by its start)
+    #[command(hide = true)]
+    LoadDrivers {
+        unasked: Vec<String>,
+    },
     /// Examine the disk on standard input (used by the agent itself)
     #[command(hide = true)]
     ProbeSuperblock,
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         Some(Command::Inventory(args)) => ExitCode::from(inventory::run(&args)),
         Some(Command::Disks(args)) => ExitCode::from(disks::run(&args)),
         Some(Command::Lldp(args)) => ExitCode::from(lldp::run(&args)),
+        Some(Command::LoadDrivers { unasked }) => drivers::load(&unasked),
         Some(Command::Supervise) => {
             let roots = Roots::live();
             let line = cmdline::of(&roots);
@@ -102,6 +108,7 @@ async fn dispatch(command: Command) -> ExitCode {
         | Command::Inventory(_)
         | Command::Lldp(_)
         | Command::Supervise
+        | Command::LoadDrivers { .. }
         | Command::ProbeSuperblock
         | Command::ReadParameters { .. } => ExitCode::FAILURE,
     }

@@ -1,9 +1,11 @@
-//! Drivers that the ramdisk has no room for: which device lacks one, and how it gets it from the add-on.
+//! A driver for every device: those of the ramdisk at its start, and those that it has no room for: which device lacks
+//! one, and how it gets it from the add-on.
 //!
 //! The ramdisk knows of the add-on that was made with it by `/etc/speediso-addon`: the digest, and which PCI device would
 //! find a driver there. So a machine can say what it needs before it has a network, and fetch it once it has one.
 
 mod addon;
+mod coldplug;
 mod lacking;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use serde::Deserialize;
 use speediso_sys::roots::Roots;
 
 pub use self::addon::{AddonError, bring};
+pub use self::coldplug::{Modules, NotLoaded, Wishes};
 pub use self::lacking::{Lacking, Why, look};
 
 /// What the ramdisk says about the add-on that was made with it.
@@ -46,18 +49,52 @@ impl AddonFacts {
     }
 }
 
-/// Whether `text` fits a pattern in which `*` stands for anything.
+/// Whether `text` fits a pattern of depmod's: `*` stands for anything, `?` for one character, `[0-9]` for one of these.
 fn fits(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where the last `*` is, and up to where it stands for text.
+    let mut star = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if let Some(length) = one_fits(&pattern[p..], text[t]) {
+            p += length;
+            t += 1;
+        } else if let Some((at, until)) = star {
+            star = Some((at, until + 1));
+            p = at + 1;
+            t = until + 1;
+        } else {
+            return false;
         }
     }
-    rest.len() >= last.len() && rest.ends_with(last)
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+/// How many characters of the pattern stand for this one.
+fn one_fits(pattern: &[u8], c: u8) -> Option<usize> {
+    match pattern {
+        [b'?', ..] => Some(1),
+        [b'[', set @ ..] => {
+            let end = set.iter().position(|c| *c == b']')?;
+            let mut set = &set[..end];
+            while let Some((first, rest)) = set.split_first() {
+                let (last, rest) = match rest {
+                    [b'-', last, rest @ ..] => (last, rest),
+                    _ => (first, rest),
+                };
+                if (*first..=*last).contains(&c) {
+                    return Some(end + 2);
+                }
+                set = rest;
+            }
+            None
+        }
+        [first, ..] if *first == c => Some(1),
+        _ => None,
+    }
 }
 
 /// The running kernel's modules in this system.
@@ -79,9 +116,15 @@ mod tests {
     #[test]
     fn patterns_are_the_kernels() {
         let alias = "pci:v00008086d00001209sv00000000sd00000000bc02sc00i00";
-        for pattern in
-            ["pci:v00008086d00001209*", "pci:v*d*sv*sd*bc02sc00i00", "pci:v00008086d*sv*sd*bc02sc*i*", "*", alias]
-        {
+        for pattern in [
+            "pci:v00008086d00001209*",
+            "pci:v*d*sv*sd*bc02sc00i00",
+            "pci:v00008086d*sv*sd*bc02sc*i*",
+            "pci:v00008086d0000120[0-9A]sv????????*",
+            "pci*:v00008086d0000120[3579]*",
+            "*",
+            alias,
+        ] {
             assert!(fits(pattern, alias), "{pattern}");
         }
         for pattern in
@@ -90,5 +133,6 @@ mod tests {
             assert!(!fits(pattern, alias), "{pattern}");
         }
         assert!(!fits("ab*ba", "aba"), "a character counts once");
+        assert!(fits("", "") && !fits("?", ""), "nothing is nothing");
     }
 }
