@@ -108,6 +108,14 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     if live::is_inside() {
         add_keys();
     }
+    // systemd began them before us, and goes on with them while we are restarted: the door is not kept before that is known.
+    if !config.own_tasks.is_empty() {
+        tracing::info!("SPEEDISO: systemd runs the tasks {} of this live image", config.own_tasks.join(", "));
+        let mut watch = live::TaskWatch::new(config.own_tasks.clone(), engine.board().clone(), ssh.clone());
+        watch.look().await;
+        tokio::spawn(watch.to_the_end());
+        tokio::spawn(live::follow_tasks(config.own_tasks.clone(), state.clone()));
+    }
     tokio::spawn(ssh.clone().keep());
     let addon = AddonFacts::of_system();
     let lacking = drivers::look(&roots, addon.as_ref());
@@ -140,12 +148,6 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
         };
         tracing::info!("syslog: the log goes to {target}");
         tokio::spawn(syslog::send(logs.clone(), target, pins, origin, engine.board().clone()));
-    }
-
-    if !config.own_tasks.is_empty() {
-        tracing::info!("SPEEDISO: systemd runs the tasks {} of this live image", config.own_tasks.join(", "));
-        tokio::spawn(live::follow_tasks(config.own_tasks.clone()));
-        tokio::spawn(live::watch_tasks(config.own_tasks.clone(), engine.board().clone(), ssh.clone()));
     }
 
     let address = network.address.to_string();

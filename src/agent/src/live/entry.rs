@@ -12,6 +12,7 @@ use speediso_model::fault::{Fault, FaultCode};
 use speediso_model::id::RunId;
 use speediso_model::image::{Compression, ImageFormat, ImageSource};
 use speediso_model::plan::hex;
+use speediso_model::profile::Profile;
 use speediso_model::trust::Signature;
 use speediso_model::units::Bytes;
 use speediso_sys::clock;
@@ -48,6 +49,8 @@ pub struct Entry {
     key: Option<[u8; 32]>,
     /// What is wrong with `SPEEDISO=` if no live system comes that knows the names.
     unknown_names: Option<Fault>,
+    /// Something stands in `SPEEDISO=` that systemd may begin there before the agent looks.
+    names_tasks: bool,
     watchdog: bool,
     /// Once in the life of an agent: work may have begun after it.
     tried: Arc<AtomicBool>,
@@ -58,12 +61,16 @@ impl Entry {
     #[must_use]
     pub fn of(config: &Config, line: &str) -> Option<Self> {
         let wanted = !config.live.is_empty() && !super::is_inside();
-        wanted.then(|| Self {
-            urls: config.live.clone(),
-            key: config.live_key,
-            unknown_names: Config::from_words(words(line), &OwnTasks::NONE).err(),
-            watchdog: !config.watchdog_off,
-            tried: Arc::default(),
+        wanted.then(|| {
+            let unknown_names = Config::from_words(words(line), &OwnTasks::NONE).err();
+            Self {
+                urls: config.live.clone(),
+                key: config.live_key,
+                names_tasks: unknown_names.is_some() || config.profiles.iter().any(|p| *p != Profile::Shell),
+                unknown_names,
+                watchdog: !config.watchdog_off,
+                tried: Arc::default(),
+            }
         })
     }
 
@@ -100,7 +107,7 @@ impl Entry {
         let moved = std::fs::write(Path::new(state::DEFAULT).join(state::MOVED), "");
         let all = [
             ("the keys for ssh", keys),
-            ("whether ssh is open", ssh.hand_over()),
+            ("whether ssh is open", ssh.hand_over(self.names_tasks)),
             ("the watchdog", watchdog),
             ("that the agent did not die", moved),
         ];

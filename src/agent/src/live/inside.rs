@@ -1,14 +1,17 @@
 //! What the agent knows inside of the live flavour: that it is there, and which tasks the image brings.
 
+use std::borrow::Cow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::logs::FROM_JOURNAL;
+use crate::state::StateDir;
 
 /// The builder puts it there.
 const MARK: &str = "/usr/lib/speediso/live.json";
@@ -16,6 +19,8 @@ const MARK: &str = "/usr/lib/speediso/live.json";
 const TASKS: &str = "/usr/lib/speediso/tasks";
 /// Between two attempts to follow the journal.
 const AGAIN: Duration = Duration::from_secs(5);
+/// In the state: up to where the journal was brought.
+const BROUGHT: &str = "tasks.cursor";
 
 #[must_use]
 pub fn is_inside() -> bool {
@@ -38,34 +43,87 @@ fn tasks_in(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Brings what these tasks print, and how systemd says they end, into the log, and so onto every console; for ever.
-pub async fn follow_tasks(names: Vec<String>) {
+/// Brings what these tasks print, and how systemd says they end, into the log, and so onto every console; for ever. The
+/// state remembers how far it is: what the agent before us brought is not said again, as if the task ran again.
+pub async fn follow_tasks(names: Vec<String>, state: StateDir) {
     loop {
-        if let Err(error) = follow(&names).await {
+        if let Err(error) = follow(&names, &state).await {
             tracing::warn!("the output of the tasks cannot be followed: {error}; see journalctl");
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn follow(names: &[String]) -> std::io::Result<()> {
+async fn follow(names: &[String], state: &StateDir) -> std::io::Result<()> {
     let mut command = Command::new("journalctl");
     // Everything of this boot, also what was said before we came.
-    command.args(["--quiet", "--boot", "--follow", "--lines=all", "--output=cat"]);
+    command.args(["--quiet", "--boot", "--follow", "--lines=all", "--all", "--output=json", "--output-fields=MESSAGE"]);
+    if let Some(brought) = state.get(BROUGHT)? {
+        command.arg(format!("--after-cursor={}", String::from_utf8_lossy(&brought)));
+    }
     command.args(names.iter().map(|name| format!("--unit=speediso@{name}.service")));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
     let Some(stdout) = child.stdout.take() else { return Ok(()) };
     let mut lines = BufReader::new(stdout).lines();
     while let Some(line) = lines.next_line().await? {
-        tracing::info!(target: FROM_JOURNAL, "task: {line}");
+        let Ok(entry) = serde_json::from_str::<Entry>(&line) else { continue };
+        for said in entry.text().lines() {
+            tracing::info!(target: FROM_JOURNAL, "task: {said}");
+        }
+        // A task that prints a lot is not slowed down by every line of it.
+        if lines.get_ref().buffer().is_empty() {
+            state.put(BROUGHT, entry.cursor.as_bytes())?;
+        }
     }
     child.wait().await.map(drop)
+}
+
+/// One of `journalctl --output=json`.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "__CURSOR")]
+    cursor: String,
+    #[serde(rename = "MESSAGE", default)]
+    message: Message,
+}
+
+/// What is no text comes as its bytes.
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum Message {
+    Text(String),
+    Bytes(Vec<u8>),
+    #[default]
+    None,
+}
+
+impl Entry {
+    fn text(&self) -> Cow<'_, str> {
+        match &self.message {
+            Message::Text(text) => Cow::Borrowed(text),
+            Message::Bytes(bytes) => String::from_utf8_lossy(bytes),
+            Message::None => Cow::Borrowed(""),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_of_the_journal_are_read() {
+        let said = |line: &str| {
+            let entry: Entry = serde_json::from_str(line).expect("an entry");
+            (entry.text().into_owned(), entry.cursor)
+        };
+        let line = r#"{"__CURSOR":"s=a;i=1","MESSAGE":"first: ended","__MONOTONIC_TIMESTAMP":"7"}"#;
+        assert_eq!(said(line), ("first: ended".into(), "s=a;i=1".into()));
+        assert_eq!(said(r#"{"__CURSOR":"b","MESSAGE":[255,65]}"#).0, "\u{fffd}A");
+        assert_eq!(said(r#"{"__CURSOR":"c","MESSAGE":null}"#).0, "");
+        assert_eq!(said(r#"{"__CURSOR":"d"}"#).0, "");
+    }
 
     #[test]
     fn what_can_be_run_is_a_task() {

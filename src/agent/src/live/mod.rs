@@ -13,4 +13,4 @@ mod watch;
 
 pub use entry::Entry;
 pub use inside::{follow_tasks, is_inside, own_tasks};
-pub use watch::watch_tasks;
+pub use watch::TaskWatch;

@@ -19,31 +19,47 @@ enum Stand {
     Done,
 }
 
-/// Returns when all have ended.
-pub async fn watch_tasks(names: Vec<String>, board: Board, ssh: Ssh) {
-    ssh.image_tasks(true);
-    board.beside(Beside::Runs("a task of this image runs"));
-    let mut said = false;
-    loop {
-        match look(&names).await {
-            Ok(Stand::Runs) => {}
-            Ok(Stand::Done) => {
-                board.beside(Beside::Nothing);
-                break;
-            }
-            Ok(Stand::Failed) => {
-                board.beside(Beside::Failed("a task of this image failed, which somebody has to look at"));
-                break;
-            }
-            Err(error) if !said => {
-                said = true;
-                tracing::warn!("systemd does not say how the tasks stand: {error}; they count as running");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(LOOK).await;
+/// Tells the door and the consoles how they stand.
+#[derive(Debug)]
+pub struct TaskWatch {
+    names: Vec<String>,
+    board: Board,
+    ssh: Ssh,
+    said: bool,
+}
+
+impl TaskWatch {
+    #[must_use]
+    pub fn new(names: Vec<String>, board: Board, ssh: Ssh) -> Self {
+        Self { names, board, ssh, said: false }
     }
-    ssh.image_tasks(false);
+
+    /// Looks once, and says whether any of them runs.
+    pub async fn look(&mut self) -> bool {
+        let stand = match look(&self.names).await {
+            Ok(stand) => stand,
+            Err(error) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    tracing::warn!("systemd does not say how the tasks stand: {error}; they count as running");
+                }
+                Stand::Runs
+            }
+        };
+        self.ssh.image_tasks(stand == Stand::Runs);
+        self.board.beside(match stand {
+            Stand::Runs => Beside::Runs("a task of this image runs"),
+            Stand::Failed => Beside::Failed("a task of this image failed, which somebody has to look at"),
+            Stand::Done => Beside::Nothing,
+        });
+        stand == Stand::Runs
+    }
+
+    /// Returns when all have ended.
+    pub async fn to_the_end(mut self) {
+        while self.look().await {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
 }
 
 async fn look(names: &[String]) -> std::io::Result<Stand> {

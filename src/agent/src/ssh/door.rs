@@ -64,6 +64,12 @@ impl Door {
         (keys, open)
     }
 
+    /// Whether it is to be open in the live system before the agent is there, where tasks may run by then.
+    pub(super) fn is_open_there(&self, tasks_follow: bool, uptime_ms: u64) -> bool {
+        let there = Self { image_tasks: tasks_follow, ..self.clone() };
+        there.now(uptime_ms).1
+    }
+
     /// Why a wish cannot be fulfilled.
     pub(super) fn refusal(&self, uptime_ms: u64) -> Option<String> {
         if self.word == Word::Off {
@@ -119,6 +125,8 @@ mod tests {
             door.unattended = false;
             door.image_tasks = unattended;
             assert_eq!(door.now(500).1, open, "{word:?} {policy:?} {unattended} {asked}, of the image");
+            door.image_tasks = false;
+            assert_eq!(door.is_open_there(unattended, 500), open, "{word:?} {policy:?} {unattended} {asked}, to come");
             door.standing.clear();
             assert!(!door.now(500).1, "nobody is let in without a key");
         }

@@ -135,12 +135,15 @@ impl Ssh {
 
     /// Whether systemd runs tasks of the live image, which nobody was asked to watch either.
     pub(crate) fn image_tasks(&self, run: bool) {
-        self.change(|door| door.image_tasks = run);
+        if locked(&self.0.door).image_tasks != run {
+            self.change(|door| door.image_tasks = run);
+        }
     }
 
-    /// Leaves the door to the live system as it is: the server there starts before the agent does.
-    pub(crate) fn hand_over(&self) -> std::io::Result<()> {
-        systemd::mark(locked(&self.0.door).now(uptime_ms()).1)
+    /// Leaves the door to the live system as it is, closed if tasks may begin there: the server starts before the agent
+    /// does, and so do they.
+    pub(crate) fn hand_over(&self, tasks_follow: bool) -> std::io::Result<()> {
+        systemd::mark(locked(&self.0.door).is_open_there(tasks_follow, uptime_ms()))
     }
 
     /// What an operator wants. Whether that is news.
