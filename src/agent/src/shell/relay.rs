@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use speediso_sys::pty::{self, Pty, Settings};
 use speediso_sys::signals::none_blocked;
@@ -107,7 +107,8 @@ fn signals(say: &Sender<Said>) -> io::Result<()> {
         set.add(signal);
     }
     set.thread_block()?;
-    let file = SignalFd::new(&set)?;
+    // Nothing of the session inherits it: lvm complains of what it finds open.
+    let file = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?;
     let say = say.clone();
     thread::spawn(move || {
         while let Ok(Some(arrived)) = file.read_signal() {
