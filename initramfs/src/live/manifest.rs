@@ -113,7 +113,7 @@ mod tests {
     fn the_built_in_one_has_what_people_expect() {
         let manifest = LiveManifest::parse(BUILT_IN).unwrap();
         let names = manifest.package_names();
-        for expected in ["openssh-server", "systemd-sysv", "smartmontools", "nvme-cli", "fio", "vim", "ntfs-3g"] {
+        for expected in ["openssh-server", "systemd-sysv", "smartmontools", "nvme-cli", "fio", "vim-tiny", "ntfs-3g"] {
             assert!(names.contains(&expected), "{expected}");
         }
         assert_eq!(manifest.modules, Modules::All);
