@@ -69,6 +69,7 @@ fn end_access(lab: &Lab, site: &Site<'_>) {
 /// restarts nothing, so that somebody can look. A task of the agent closes it as well; an agent that dies for good leaves it
 /// open.
 #[test]
+#[ignore = "four minutes on a busy machine; make test-all runs it"]
 fn while_a_task_of_the_image_runs_nobody_comes_in_and_nothing_restarts() {
     let programs = programs().unwrap();
     let live = LiveFlavour::get(&programs, "squashfs").unwrap();
@@ -182,7 +183,7 @@ const TOOLS: &[&str] = &[
     "lsusb --version",
     "dmidecode --version",
     "tmux -V",
-    "vim --version",
+    "vi --version",
     "rsync --version",
     "curl --version",
 ];

@@ -1,7 +1,8 @@
 //! The parent of the agent: restarts it when it dies, and stops when that does not help.
 //!
 //! It never exits by itself and knows nothing of tasks. The agent takes up its journal when it comes back. After five
-//! deaths in a minute the machine stays as it is, reachable, with a plain statement of what happened.
+//! deaths in a minute the machine stays as it is, with a plain statement of what happened and a shell on its consoles; ssh
+//! stays open if it was.
 
 use std::io::Write as _;
 use std::process::{Command, ExitStatus};
