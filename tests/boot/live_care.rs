@@ -3,14 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use speediso_lab::{Bus, Lab, Machine, Site, tool};
 use speediso_model::node::NodeState;
 use speediso_model::order::TaskState;
-use speediso_tests::{BOOT, LiveFlavour, LiveSsh, Ramdisk, SOON, TestDisk, boot_words, programs};
+use speediso_tests::{BOOT, LiveFlavour, LiveSsh, Ramdisk, SOON, TestDisk, as_operator, boot_words, programs};
 
 const MAC: &str = "52:54:00:12:10:01";
 const UUID: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
@@ -35,21 +34,6 @@ fn is_open(lab: &Lab, machine: &Machine<'_>) -> bool {
     let complaint = String::from_utf8_lossy(&answered.stderr);
     assert!(answered.status.success() || complaint.contains("refused"), "{complaint}");
     answered.status.success()
-}
-
-/// The operator's `speediso ssh`: has the machine let a key in, for an hour.
-fn as_operator(lab: &Lab, site: &Site<'_>, command: &str) -> String {
-    let mut ssh = lab.command(programs().unwrap().cli);
-    ssh.env("SPEEDISO_CONTROLLER", format!("https://{}", Site::api()))
-        .env("SPEEDISO_CA_FILE", site.ca_file())
-        .env("SPEEDISO_TOKEN_FILE", site.token_file())
-        .env_remove("SSH_AUTH_SOCK")
-        .args(["ssh", "care", "--", command])
-        .stdin(Stdio::null());
-    let output = ssh.output().unwrap();
-    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}{complaint}");
-    said.trim().to_owned()
 }
 
 /// Ends what an operator asked for.
@@ -99,7 +83,7 @@ fn while_a_task_of_the_image_runs_nobody_comes_in_and_nothing_restarts() {
     assert!(!is_open(&lab, &machine), "a task runs, and the port is open");
 
     // An operator asks, and is in while the task runs; then so is who has a key of the boot entry.
-    assert_eq!(as_operator(&lab, &site, "systemctl is-active speediso@lasting || true"), "activating");
+    assert_eq!(as_operator(&lab, &site, "care", "systemctl is-active speediso@lasting || true").unwrap(), "activating");
     let inside = |command: &str| ssh.run(command, BOOT).unwrap();
     assert_eq!(inside("systemctl is-active speediso-shell@tty2 || true"), "active");
     assert_eq!(inside("journalctl -b -o cat -u ssh.service | grep -c 'Server listening on 0.0.0.0'"), "1");

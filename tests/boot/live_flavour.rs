@@ -3,33 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use speediso_lab::{Lab, Machine, Programs, Site};
 use speediso_model::api::NodeView;
 use speediso_model::node::NodeState;
-use speediso_tests::{BOOT, LiveFlavour, LiveSsh, Ramdisk, SOON, TestDisk, boot_words, programs};
+use speediso_tests::{BOOT, LiveFlavour, LiveSsh, Ramdisk, SOON, TestDisk, as_operator, boot_words, programs};
 
 const MAC: &str = "52:54:00:12:09:01";
 const UUID: &str = "99999999-9999-4999-8999-999999999999";
 const PORT: u16 = 8089;
-
-/// The operator's `speediso ssh`, which knows the host key from the enrolment and asks nobody.
-fn as_operator(lab: &Lab, site: &Site<'_>, command: &str) -> String {
-    let mut ssh = lab.command(programs().unwrap().cli);
-    ssh.env("SPEEDISO_CONTROLLER", format!("https://{}", Site::api()))
-        .env("SPEEDISO_CA_FILE", site.ca_file())
-        .env("SPEEDISO_TOKEN_FILE", site.token_file())
-        .env_remove("SSH_AUTH_SOCK")
-        .args(["ssh", "live", "--", command])
-        .stdin(Stdio::null());
-    let output = ssh.output().unwrap();
-    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && !complaint.contains("authenticity"), "{said}{complaint}");
-    said.trim().to_owned()
-}
 
 /// Over HTTPS from the controller's store, as the same agent of the same boot: systemd is up, sshd shows the host key that
 /// was reported at the enrolment, the names in `systemd.setenv=SPEEDISO=` are run in their order after sshd, on the console
@@ -104,7 +88,7 @@ fn the_ramdisk_goes_on_in_the_live_system_as_the_same_agent() {
     let shown = shown.split(' ').nth(1).unwrap();
     let told = site.ask(["machine", "live"]).unwrap().stdout;
     assert!(told.contains(&format!("ssh key   {shown}")), "{shown}: {told}");
-    assert_eq!(as_operator(&lab, &site, "echo in; cat /proc/1/comm"), "in\nsystemd");
+    assert_eq!(as_operator(&lab, &site, "live", "echo in; cat /proc/1/comm").unwrap(), "in\nsystemd");
     let end = Instant::now() + SOON;
     while !site.ask(["ssh-sessions", "live"]).unwrap().stdout.contains("echo in") {
         assert!(Instant::now() < end, "the session is not listed");

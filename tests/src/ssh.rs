@@ -6,8 +6,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use speediso_lab::{Forward, Lab, Machine, tool};
+use anyhow::{Context, Result, bail, ensure};
+use speediso_lab::{Forward, Lab, Machine, Site, tool};
+
+use crate::programs;
 
 #[derive(Debug)]
 pub struct LiveSsh {
@@ -125,4 +127,23 @@ impl Drop for LiveSsh {
     fn drop(&mut self) {
         self.hang_up();
     }
+}
+
+/// What a command says that an operator's `speediso ssh` runs there. It knows the host key from the enrolment and asks nobody;
+/// the controller has the machine let its key in.
+pub fn as_operator(lab: &Lab, site: &Site<'_>, machine: &str, command: &str) -> Result<String> {
+    let mut ssh = lab.command(programs()?.cli);
+    ssh.env("SPEEDISO_CONTROLLER", format!("https://{}", Site::api()))
+        .env("SPEEDISO_CA_FILE", site.ca_file())
+        .env("SPEEDISO_TOKEN_FILE", site.token_file())
+        .env_remove("SSH_AUTH_SOCK")
+        .args(["ssh", machine, "--", command])
+        .stdin(Stdio::null());
+    let output = ssh.output()?;
+    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success() && !complaint.contains("authenticity"),
+        "speediso ssh {machine}: {said}{complaint}"
+    );
+    Ok(said.trim().to_owned())
 }
