@@ -53,7 +53,6 @@ fn end_access(lab: &Lab, site: &Site<'_>) {
 /// restarts nothing, so that somebody can look. A task of the agent closes it as well; an agent that dies for good leaves it
 /// open.
 #[test]
-#[ignore = "four minutes on a busy machine; make test-all runs it"]
 fn while_a_task_of_the_image_runs_nobody_comes_in_and_nothing_restarts() {
     let programs = programs().unwrap();
     let live = LiveFlavour::get(&programs, "squashfs").unwrap();

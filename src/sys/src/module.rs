@@ -25,7 +25,7 @@ pub fn load(file: &Path) -> io::Result<()> {
 /// The same with `options`: `parameter=value`, blanks between them.
 ///
 /// # Errors
-/// As above, and for an option that the module does not know.
+/// As above, and for a value that an option of the module does not take. One that it does not know, the kernel passes over.
 pub fn load_with(file: &Path, options: &CStr) -> io::Result<()> {
     let module = File::open(file)?;
     let no_flags: c_int = 0;

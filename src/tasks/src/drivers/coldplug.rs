@@ -97,7 +97,8 @@ pub struct NotLoaded {
     pub why: String,
 }
 
-/// Which modules must keep their order among each other, so that interfaces and disks get the same names in every boot.
+/// Modules that are loaded after each other, always in the same order, so that no race of ours gives interfaces and disks
+/// other names in the next boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Lane {
     Network,
@@ -239,13 +240,13 @@ fn bus(alias: &str) -> &str {
 }
 
 /// `kernel/drivers/nvme/host/nvme-core.ko` -> `nvme_core`
-fn name_of(path: &str) -> String {
+pub(crate) fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     plain(file.split(".ko").next().unwrap_or(file))
 }
 
 /// As the kernel calls it.
-fn plain(module: &str) -> String {
+pub(crate) fn plain(module: &str) -> String {
     module.replace('-', "_")
 }
 

@@ -16,6 +16,7 @@ use speediso_sys::roots::Roots;
 
 pub use self::addon::{AddonError, bring};
 pub use self::coldplug::{Modules, NotLoaded, Wishes};
+pub(crate) use self::coldplug::{name_of, plain};
 pub use self::lacking::{Lacking, Why, look};
 
 /// What the ramdisk says about the add-on that was made with it.

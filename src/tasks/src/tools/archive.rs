@@ -17,6 +17,7 @@ use tar::EntryType;
 
 use super::run;
 use crate::ctx::TaskCtx;
+use crate::drivers::{name_of, plain};
 
 /// More than any such archive has; memory is what it costs.
 const LARGEST: u64 = 64 << 20;
@@ -122,14 +123,11 @@ impl Archive {
 
 /// modules.dep(5): `path: what it needs, nearest first`.
 pub(crate) fn in_order<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
-    let is = |path: &str| {
-        let file = path.rsplit('/').next().unwrap_or(path);
-        file.split(".ko").next().is_some_and(|stem| stem.replace('-', "_") == name.replace('-', "_"))
-    };
+    let name = plain(name);
     table
         .lines()
         .filter_map(|line| line.split_once(':'))
-        .find(|(path, _)| is(path))
+        .find(|(path, _)| name_of(path) == name)
         .map(|(path, needs)| needs.split_whitespace().rev().chain([path]).collect())
         .unwrap_or_default()
 }
