@@ -152,6 +152,7 @@ mod tests {
             path: format!("kernel/{name}.ko"),
             file: PathBuf::from("/nowhere"),
             group: "g".to_owned(),
+            packed: false,
         };
         Kernel {
             release: "6.1".to_owned(),

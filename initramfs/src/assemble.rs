@@ -13,7 +13,8 @@ use crate::contents::{Contents, Kind};
 use crate::elf;
 use crate::firmware;
 use crate::manifest::Manifest;
-use crate::modules::Kernel;
+use crate::modules::{Kernel, Module};
+use crate::pack;
 use crate::packages::{self, Package};
 use crate::supply::Supply;
 use crate::tool;
@@ -68,7 +69,7 @@ pub(crate) fn packages_of(manifest: &Manifest, supply: &Supply) -> Result<Base> 
         missing_firmware: BTreeSet::new(),
     };
     base.note_date(&base.kernel.vmlinuz.clone())?;
-    base.add_modules(manifest)?;
+    base.add_modules(manifest, supply)?;
     base.add_firmware(manifest, supply)?;
     let (programs, libraries) = userland.split_at(manifest.programs.len());
     base.add_programs(manifest, programs, libraries, supply)?;
@@ -101,15 +102,26 @@ pub fn base(manifest: &Manifest, manifest_dir: &Path, supply: &Supply) -> Result
 }
 
 impl Base {
-    fn add_modules(&mut self, manifest: &Manifest) -> Result<()> {
+    fn add_modules(&mut self, manifest: &Manifest, supply: &Supply) -> Result<()> {
         let below = format!("/lib/modules/{}", self.kernel.release);
         for module in &self.kernel.modules {
-            let data = fs::read(&module.file).with_context(|| format!("reading {}", module.file.display()))?;
             let path = format!("{below}/{}", module.path);
-            self.tree.add_file(&path, 0o644, data)?;
+            if module.packed {
+                // Where it is found once the pack is open, so that depmod's tables are true of it too.
+                self.tree.add_link(&path, &format!("{below}/{}/{}", pack::PLACE, module.path))?;
+            } else {
+                let data = fs::read(&module.file).with_context(|| format!("reading {}", module.file.display()))?;
+                self.tree.add_file(&path, 0o644, data)?;
+            }
             let group = manifest.modules.iter().find(|group| group.group == module.group);
             let reason = group.map_or("", |group| group.reason.as_str());
             self.contents.add(Kind::Modules, &module.group, reason, Some(&self.packages[0].name), &path);
+        }
+        let packed: Vec<&Module> = self.kernel.modules.iter().filter(|module| module.packed).collect();
+        if !packed.is_empty() {
+            let path = format!("{below}/{}", pack::FILE);
+            self.tree.add_file(&path, 0o644, pack::of(&packed, supply.cache())?)?;
+            self.tree.add_directory(&format!("{below}/{}", pack::PLACE), 0o755)?;
         }
         for (name, text) in &self.kernel.tables {
             let path = format!("{below}/{name}");

@@ -36,6 +36,7 @@ pub mod live;
 pub mod lock;
 pub mod manifest;
 pub mod modules;
+pub mod pack;
 pub mod packages;
 pub mod ramdisk;
 pub mod report;

@@ -42,6 +42,9 @@ pub struct ModuleGroup {
     /// A kernel that lacks some of them is packed without those, and the build says so.
     #[serde(default)]
     pub optional: bool,
+    /// Few machines want any of them, or only a task does: they lie compressed in the ramdisk until one is asked for.
+    #[serde(default)]
+    pub packed: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

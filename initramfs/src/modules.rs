@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::manifest::{Manifest, ModuleGroup, module_name};
+use crate::pack;
 use crate::packages::{self, Package, hex};
 use crate::tool;
 
@@ -34,6 +35,8 @@ pub struct Module {
     pub path: String,
     pub file: PathBuf,
     pub group: String,
+    /// Kept compressed until it is asked for.
+    pub packed: bool,
 }
 
 impl Module {
@@ -100,7 +103,14 @@ impl Kernel {
         let dependencies = Dependencies::parse(&tables["modules.dep"], &tables["modules.builtin"])?;
         let mut modules: BTreeMap<String, Module> = BTreeMap::new();
         let mut absent = Vec::new();
-        for group in &manifest.modules {
+        let is_at_hand = |name: &&str| {
+            let named = |group: &ModuleGroup| !group.packed && group.modules.iter().any(|module| module == name);
+            dependencies.has(name) && (dependencies.is_built_in(name) || manifest.modules.iter().any(named))
+        };
+        let can_open = pack::OPENED_BY.iter().all(is_at_hand);
+        // What any other group needs as well is at hand.
+        let (packed, at_hand): (Vec<_>, Vec<_>) = manifest.modules.iter().partition(|group| group.packed && can_open);
+        for group in at_hand.into_iter().chain(packed) {
             let (known, lacking) = dependencies.known(group);
             absent.extend(lacking);
             for path in dependencies.closure(&release, &known)? {
@@ -108,6 +118,7 @@ impl Kernel {
                     file: root.join(&path),
                     path,
                     group: group.group.clone(),
+                    packed: group.packed && can_open,
                 });
             }
         }
@@ -208,12 +219,17 @@ impl Dependencies {
         Ok(parsed)
     }
 
+    fn is_built_in(&self, module: &str) -> bool {
+        self.built_in.contains(&module_name(module))
+    }
+
+    fn has(&self, module: &str) -> bool {
+        self.by_name.contains_key(&module_name(module)) || self.is_built_in(module)
+    }
+
     /// The modules of a group that are asked of this kernel, and those that an optional group does without.
     fn known(&self, group: &ModuleGroup) -> (Vec<String>, Vec<String>) {
-        let has = |module: &&String| {
-            let name = module_name(module);
-            !group.optional || self.by_name.contains_key(&name) || self.built_in.contains(&name)
-        };
+        let has = |module: &&String| !group.optional || self.has(module);
         let (known, absent): (Vec<&String>, Vec<&String>) = group.modules.iter().partition(has);
         (known.into_iter().cloned().collect(), absent.into_iter().cloned().collect())
     }
@@ -284,6 +300,7 @@ mod tests {
             modules: names(&["nvme", "warp", "8250"]),
             firmware: vec![],
             optional: true,
+            packed: false,
         };
         assert_eq!(sample().known(&group), (names(&["nvme", "8250"]), names(&["warp"])));
         group.optional = false;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::contents::{Contents, Kind};
 use crate::elf;
+use crate::pack;
 use crate::ramdisk::compress;
 use crate::tool;
 use crate::unpack::{self, Unpacked};
@@ -53,7 +54,8 @@ pub fn of_build(dir: &Path, symbols: Option<&Path>) -> Result<String> {
     let record: Record = serde_json::from_slice(&read("build.json")?).context("reading build.json")?;
     let image = read("initramfs.img")?;
     let archives = unpack::archives(&image)?;
-    let files: Vec<&Unpacked> = archives.iter().flat_map(|(_, entries)| entries).collect();
+    let mut files: Vec<Unpacked> = archives.into_iter().flat_map(|(_, entries)| entries).collect();
+    with_packed_modules(&mut files)?;
     let vmlinuz = fs::metadata(dir.join("vmlinuz")).context("looking at vmlinuz")?.len();
 
     let mut text = format!(
@@ -97,6 +99,22 @@ pub fn of_build(dir: &Path, symbols: Option<&Path>) -> Result<String> {
         text.push_str(&table("agent, code by crate (before it is linked for size)", by_crate(path)?, 0));
     }
     Ok(text)
+}
+
+/// The ramdisk has a link where a packed module belongs: here it counts with what it is.
+fn with_packed_modules(files: &mut [Unpacked]) -> Result<()> {
+    let packs = files.iter().filter(|file| file.path.ends_with(&format!("/{}", pack::FILE)));
+    let mut modules = BTreeMap::new();
+    for file in packs {
+        let below = file.path.trim_end_matches(pack::FILE);
+        modules.extend(pack::files(&file.data)?.into_iter().map(|(path, data)| (format!("{below}{path}"), data)));
+    }
+    for file in files {
+        if let Some(data) = modules.remove(&file.path) {
+            file.data = data;
+        }
+    }
+    Ok(())
 }
 
 /// Largest first; what is small is told in one line. A share is of the whole ramdisk; none if that is 0.

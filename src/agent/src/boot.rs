@@ -15,7 +15,7 @@ use speediso_model::task::{PowerAction, Task, WipeLevel, WipeTargets, WipeTask};
 use speediso_sys::disks::{self, DiskScope};
 use speediso_sys::roots::Roots;
 use speediso_sys::{clock, dmi, machine, nics};
-use speediso_tasks::drivers::{self, AddonFacts, Lacking};
+use speediso_tasks::drivers::{self, AddonFacts, Lacking, Why};
 use speediso_tasks::tools::Tools;
 use tokio::sync::watch;
 
@@ -24,6 +24,7 @@ use crate::cmdline::{self, Config, OnFailure, OwnTasks};
 use crate::doctor::{self, Examination};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
+use crate::drivers::Drivers;
 use crate::engine::{self, DISK_PATIENCE, Engine, Surroundings};
 use crate::logs::{self, Logs};
 use crate::net::{self, Configured, Goal, IpParam, NetConfig, kept};
@@ -118,11 +119,9 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     }
     tokio::spawn(ssh.clone().keep());
     let addon = AddonFacts::of_system();
-    let lacking = drivers::look(&roots, addon.as_ref());
-    for device in &lacking {
-        tracing::warn!("{device}");
-    }
+    let lacking = lacking(&roots, addon.as_ref());
     let mut settled = settling(&roots);
+    Drivers::Network.loaded().await;
     let network = network(&config, &engine, &state, &roots).await;
     if let Some(addon) = &addon
         && bring_drivers(&lacking, addon, &config, &http, &roots).await
@@ -313,6 +312,26 @@ async fn network(config: &Config, engine: &Engine, state: &StateDir, roots: &Roo
     }
 }
 
+/// Says which devices have no driver. Those for which there is none here are known at once; whether the others get theirs
+/// shows only when all are loaded.
+fn lacking(roots: &Roots, addon: Option<&AddonFacts>) -> Vec<Lacking> {
+    let (waiting, lacking): (Vec<Lacking>, Vec<Lacking>) =
+        drivers::look(roots, addon).into_iter().partition(|device| matches!(device.why, Why::NotTaken(_)));
+    for device in &lacking {
+        tracing::warn!("{device}");
+    }
+    if !waiting.is_empty() {
+        let (roots, addon) = (roots.clone(), addon.cloned());
+        tokio::spawn(async move {
+            Drivers::All.loaded().await;
+            for device in drivers::look(&roots, addon.as_ref()).iter().filter(|d| matches!(d.why, Why::NotTaken(_))) {
+                tracing::warn!("{device}");
+            }
+        });
+    }
+    lacking
+}
+
 /// Gets drivers for what has none from the add-on; whether any came.
 async fn bring_drivers(
     lacking: &[Lacking],
@@ -352,6 +371,7 @@ async fn settled_disks(roots: &Roots) {
     const POLL: Duration = Duration::from_millis(250);
     const QUIET: u32 = 8;
     const LONGEST: u32 = 80;
+    Drivers::All.loaded().await;
     let names = || -> Vec<String> {
         disks::read(roots, DiskScope::default()).unwrap_or_default().into_iter().map(|d| d.name).collect()
     };

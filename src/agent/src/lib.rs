@@ -22,6 +22,7 @@ pub mod live;
 pub mod lldp;
 pub mod logs;
 mod medium;
+mod mounting;
 pub mod net;
 mod parameters;
 mod patience;

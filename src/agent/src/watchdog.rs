@@ -6,6 +6,8 @@ use std::time::Duration;
 use speediso_sys::roots::Roots;
 use speediso_sys::watchdog::Watchdog;
 
+use crate::drivers::Drivers;
+
 /// A machine that runs nothing for so long is restarted by its hardware.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -16,7 +18,11 @@ pub(crate) fn is_off(line: &str) -> bool {
 
 /// Returns at once. Without a watchdog there is nothing to feed, which most virtual machines are content with.
 pub(crate) fn feed(roots: Roots) {
-    let fed = move || match Watchdog::start(&roots, PATIENCE) {
+    let started = move || {
+        Drivers::All.wait();
+        Watchdog::start(&roots, PATIENCE)
+    };
+    let fed = move || match started() {
         Ok(Some(watchdog)) => {
             tracing::info!("watchdog: {}, {} s", watchdog.name(), watchdog.patience().as_secs());
             // Thrice within its patience: one turn may come late.

@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::cmdline::{Config, OwnTasks, words};
 use crate::console::board::Beside;
 use crate::doors::native::trouble;
+use crate::drivers::Drivers;
 use crate::engine::{Engine, LAST_LINES};
 use crate::logs;
 use crate::ssh::Ssh;
@@ -84,6 +85,8 @@ impl Entry {
             tracing::warn!("live system: a task was begun in this boot; staying where its traces are");
             return self.unknown_names.clone();
         }
+        // A switch ends every process, and one that loads a driver would leave the device half set up.
+        Drivers::All.loaded().await;
         engine.board().beside(Beside::Runs("the live system is on its way"));
         let mounts = Arc::new(Mounts::of_system());
         let fault = match self.try_on(engine, &mounts).await {

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use speediso_sys::loop_device::{self, Access};
+
+use crate::mounting::{is_mounted, mount_at, squashfs};
 
 /// Below `/run`, which goes along to the new root.
 const HELD: &str = "/run/speediso-live/held";
@@ -73,11 +74,7 @@ impl Mounts {
     pub(super) fn overlay(&self, length: u64) -> io::Result<()> {
         // For reading only: an image that was verified stays what it was.
         let read_only = File::open(self.image())?;
-        let (device, path) = loop_device::attach(&read_only, 0, length, 512, Access::ReadOnly)?;
-        fs::create_dir_all(&self.lower)?;
-        mount_at(&path, &self.lower, "squashfs", MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "")?;
-        // From here on the mount holds the device.
-        drop(device);
+        squashfs(&read_only, length, &self.lower)?;
         tmpfs(&self.changes, "mode=0755")?;
         let (upper, work) = (self.changes.join("upper"), self.changes.join("work"));
         fs::create_dir(&upper)?;
@@ -102,16 +99,6 @@ impl Mounts {
     }
 }
 
-/// A file system is mounted there, and not only the directory that it is mounted on.
-fn is_mounted(place: &Path) -> io::Result<bool> {
-    let Some(parent) = place.parent() else { return Ok(true) };
-    match (fs::metadata(place), fs::metadata(parent)) {
-        (Ok(here), Ok(above)) => Ok(here.dev() != above.dev()),
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-    }
-}
-
 fn tmpfs(at: &Path, options: &str) -> io::Result<()> {
     fs::create_dir_all(at)?;
     mount_at(Path::new("speediso-live"), at, "tmpfs", MsFlags::MS_NODEV, options)
@@ -120,11 +107,4 @@ fn tmpfs(at: &Path, options: &str) -> io::Result<()> {
 fn tmpfs_again(at: &Path, size: u64) -> io::Result<()> {
     let options = format!("size={size}");
     Ok(mount(None::<&Path>, at, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_NODEV, Some(options.as_str()))?)
-}
-
-fn mount_at(from: &Path, at: &Path, kind: &str, flags: MsFlags, options: &str) -> io::Result<()> {
-    mount(Some(from), at, Some(kind), flags, Some(options)).map_err(|errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("mounting {kind} on {}: {error}", at.display()))
-    })
 }

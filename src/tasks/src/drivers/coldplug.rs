@@ -1,7 +1,8 @@
 //! A driver for every device that names one, in one program instead of a shell's many.
 //!
 //! Each device says by its modalias what it is; the tables of depmod say which module that is for, and what it needs
-//! before. A driver may show new devices, so it is looked again until none appears.
+//! before. A driver may show new devices, so it is looked again until none appears. What leads to the network comes first:
+//! a storage controller may take many seconds to start, and nothing needs its disks that early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -71,10 +72,15 @@ impl Wishes {
     }
 }
 
+/// Makes the modules available that this system keeps compressed: where each of them belongs is a link.
+pub type OpenPack = fn(&Modules) -> Result<(), String>;
+
 /// The modules of this system.
 #[derive(Debug)]
 pub struct Modules {
     directory: PathBuf,
+    open_pack: OpenPack,
+    opened: OnceLock<Result<(), String>>,
     by_name: BTreeMap<String, Module>,
     /// Patterns with their modules, by the bus that they begin with.
     aliases: BTreeMap<String, Vec<(String, String)>>,
@@ -101,19 +107,26 @@ pub struct NotLoaded {
 /// other names in the next boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Lane {
+    /// What network cards may be on, and sources of randomness, which the first connection needs.
+    Below,
     Network,
     Disks,
     Rest,
 }
 
 impl Lane {
-    const ALL: [Self; 3] = [Self::Network, Self::Disks, Self::Rest];
+    const ALL: [Self; 4] = [Self::Below, Self::Network, Self::Disks, Self::Rest];
+    const TO_THE_NETWORK: [Self; 2] = [Self::Below, Self::Network];
 
     fn of(path: &str) -> Self {
-        const DISKS: [&str; 7] = ["scsi/", "ata/", "nvme/", "block/", "message/", "usb/", "virtio/"];
-        match path.strip_prefix("kernel/drivers/") {
-            Some(driver) if driver.starts_with("net/") => Self::Network,
-            Some(driver) if DISKS.iter().any(|class| driver.starts_with(class)) => Self::Disks,
+        const BELOW: [&str; 5] = ["virtio/", "hv/", "usb/core/", "usb/host/", "char/hw_random/"];
+        const DISKS: [&str; 6] = ["scsi/", "ata/", "nvme/", "block/", "message/", "usb/"];
+        let Some(driver) = path.strip_prefix("kernel/drivers/") else { return Self::Rest };
+        let is_among = |classes: &[&str]| classes.iter().any(|class| driver.starts_with(class));
+        match driver {
+            _ if is_among(&BELOW) => Self::Below,
+            _ if is_among(&["net/"]) => Self::Network,
+            _ if is_among(&DISKS) => Self::Disks,
             _ => Self::Rest,
         }
     }
@@ -122,13 +135,13 @@ impl Lane {
 impl Modules {
     /// # Errors
     /// When the tables of depmod are not in `directory`.
-    pub fn read(directory: &Path, wishes: Wishes) -> io::Result<Self> {
+    pub fn read(directory: &Path, wishes: Wishes, open_pack: OpenPack) -> io::Result<Self> {
         let dependencies = fs::read_to_string(directory.join("modules.dep"))?;
         let aliases = fs::read_to_string(directory.join("modules.alias"))?;
-        Ok(Self::parse(directory.to_owned(), &dependencies, &aliases, wishes))
+        Ok(Self::parse(directory.to_owned(), &dependencies, &aliases, wishes, open_pack))
     }
 
-    fn parse(directory: PathBuf, dependencies: &str, aliases: &str, wishes: Wishes) -> Self {
+    fn parse(directory: PathBuf, dependencies: &str, aliases: &str, wishes: Wishes, open_pack: OpenPack) -> Self {
         let module = |line: &str| {
             let (path, needs) = line.split_once(':')?;
             let needs = needs.split_whitespace().rev().map(name_of).collect();
@@ -139,30 +152,51 @@ impl Modules {
         for (pattern, module) in aliases.lines().filter_map(|line| line.strip_prefix("alias ")?.rsplit_once(' ')) {
             by_bus.entry(bus(pattern).to_owned()).or_default().push((pattern.to_owned(), module.to_owned()));
         }
-        Self { directory, by_name, aliases: by_bus, wishes }
+        Self { directory, open_pack, opened: OnceLock::new(), by_name, aliases: by_bus, wishes }
     }
 
-    /// Loads what the devices of this machine ask for, and meanwhile what nobody asks for in time.
     #[must_use]
-    pub fn coldplug(&self, unasked: &[String], roots: &Roots) -> Vec<NotLoaded> {
-        let mut failed = thread::scope(|scope| {
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Once, whoever asks first. The first module that is in it does, too.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    pub fn open_pack(&self) -> Result<(), String> {
+        self.opened.get_or_init(|| (self.open_pack)(self)).clone()
+    }
+
+    /// Loads what the devices of this machine ask for, and what nobody asks for in time. Says in between that the drivers
+    /// of all network cards were loaded.
+    #[must_use]
+    pub fn coldplug(&self, unasked: &[String], roots: &Roots, network_is_there: impl FnOnce()) -> Vec<NotLoaded> {
+        let mut failed = self.rounds(&Lane::TO_THE_NETWORK, roots);
+        network_is_there();
+        failed.extend(thread::scope(|scope| {
             let beside = scope.spawn(|| self.load_all(unasked.iter().map(String::as_str)));
-            let mut failed = Vec::new();
-            let mut known = BTreeSet::new();
-            for _ in 0..ROUNDS {
-                let seen = modaliases(&roots.sys);
-                let new: Vec<&String> = seen.difference(&known).collect();
-                if new.is_empty() {
-                    break;
-                }
-                failed.extend(self.load_lanes(&self.wanted(&new)));
-                known = seen;
-            }
+            let mut failed = self.rounds(&Lane::ALL, roots);
             failed.extend(beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             failed
-        });
+        }));
         failed.sort_by(|a, b| a.module.cmp(&b.module));
         failed.dedup();
+        failed
+    }
+
+    fn rounds(&self, lanes: &[Lane], roots: &Roots) -> Vec<NotLoaded> {
+        let mut failed = Vec::new();
+        let mut known = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            let seen = modaliases(&roots.sys);
+            let new: Vec<&String> = seen.difference(&known).collect();
+            if new.is_empty() {
+                break;
+            }
+            failed.extend(self.load_lanes(lanes, &self.wanted(&new)));
+            known = seen;
+        }
         failed
     }
 
@@ -181,14 +215,14 @@ impl Modules {
     }
 
     /// Those of one lane after each other, the lanes side by side.
-    fn load_lanes(&self, wanted: &[&str]) -> Vec<NotLoaded> {
+    fn load_lanes(&self, lanes: &[Lane], wanted: &[&str]) -> Vec<NotLoaded> {
         let lane_of = |name: &str| self.by_name.get(&plain(name)).map(|module| Lane::of(&module.path));
         thread::scope(|scope| {
-            let lanes = Lane::ALL.map(|lane| {
-                let of_lane = wanted.iter().copied().filter(move |name| lane_of(name) == Some(lane));
+            let begun = lanes.iter().map(|lane| {
+                let of_lane = wanted.iter().copied().filter(move |name| lane_of(name) == Some(*lane));
                 scope.spawn(move || self.load_all(of_lane))
             });
-            let ended = lanes.into_iter().map(thread::ScopedJoinHandle::join);
+            let ended = begun.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join);
             ended.flat_map(|lane| lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
     }
@@ -199,7 +233,10 @@ impl Modules {
     }
 
     /// Once, whoever asks first; the others wait for it. A name without a file is part of the kernel, or of an add-on.
-    fn load(&self, name: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Why the kernel did not take it, or what it needs.
+    pub fn load(&self, name: &str) -> Result<(), String> {
         let name = plain(name);
         let Some(module) = self.by_name.get(&name) else { return Ok(()) };
         let load = || {
@@ -209,7 +246,11 @@ impl Modules {
                 .try_for_each(|need| self.load(need).map_err(|why| format!("{need}, which it needs: {why}")))?;
             let options = self.wishes.options.get(&name).map(String::as_str).unwrap_or_default();
             let options = CString::new(options).map_err(|e| e.to_string())?;
-            match module::load_with(&self.directory.join(&module.path), &options) {
+            let path = self.directory.join(&module.path);
+            if path.is_symlink() {
+                self.open_pack().map_err(|why| format!("it is packed: {why}"))?;
+            }
+            match module::load_with(&path, &options) {
                 // It looked and found nothing to drive: no fault, whether a device or a table of the firmware made us try.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
                 answer => answer.map_err(|e| e.to_string()),
@@ -264,7 +305,7 @@ mod tests {
         alias acpi*:DOG0001:* softdog\n";
 
     fn modules(directory: &Path, wishes: Wishes) -> Modules {
-        Modules::parse(directory.to_owned(), DEPENDENCIES, ALIASES, wishes)
+        Modules::parse(directory.to_owned(), DEPENDENCIES, ALIASES, wishes, |_| Err("no pack".to_owned()))
     }
 
     fn device(root: &Path, place: &str, modalias: &str) {
@@ -295,12 +336,28 @@ mod tests {
     fn what_cannot_be_loaded_is_named_with_what_it_needed() {
         let dir = tempfile::tempdir().expect("a directory");
         device(dir.path(), "bus/pci/devices/0000:00:02.0", "pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02");
+        device(dir.path(), "bus/pci/devices/0000:00:03.0", "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00");
         let modules = modules(dir.path(), Wishes::default());
-        let failed = modules.coldplug(&["unheard-of".into(), "nvme-core".into()], &Roots::under(dir.path()));
+        let tried = |name: &str| modules.by_name[name].loaded.get().is_some();
+        let mut first = Vec::new();
+        let note = || first.extend(["e1000", "nvme", "softdog"].map(tried));
+        let failed = modules.coldplug(&["unheard-of".into(), "nvme-core".into()], &Roots::under(dir.path()), note);
+        assert_eq!(first, [true, false, false], "the network comes first");
         let named: Vec<&str> = failed.iter().map(|one| one.module.as_str()).collect();
-        assert_eq!(named, ["nvme", "nvme-core"]);
-        assert!(failed.iter().all(|one| one.why.contains("crc64, which it needs: ")), "{failed:?}");
-        assert!(modules.by_name["e1000"].loaded.get().is_none(), "nobody asked for it");
+        assert_eq!(named, ["e1000", "nvme", "nvme-core"]);
+        assert!(failed[1..].iter().all(|one| one.why.contains("crc64, which it needs: ")), "{failed:?}");
+        assert!(!tried("softdog"), "nobody asked for it");
+    }
+
+    #[test]
+    fn the_pack_is_opened_for_what_is_in_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("kernel/drivers/net/ethernet/intel/e1000");
+        fs::create_dir_all(&place).expect("made");
+        std::os::unix::fs::symlink("/nowhere/e1000.ko", place.join("e1000.ko")).expect("linked");
+        let modules = modules(dir.path(), Wishes::default());
+        assert!(modules.load("softdog").is_err() && modules.opened.get().is_none(), "it is not in the pack");
+        assert_eq!(modules.load("e1000"), Err("it is packed: no pack".to_owned()));
     }
 
     #[test]
@@ -319,6 +376,9 @@ mod tests {
     fn what_gives_names_keeps_its_order() {
         for (path, lane) in [
             ("kernel/drivers/net/ethernet/intel/igb/igb.ko", Lane::Network),
+            ("kernel/drivers/net/usb/cdc_ether.ko", Lane::Network),
+            ("kernel/drivers/usb/host/xhci-pci.ko", Lane::Below),
+            ("kernel/drivers/virtio/virtio_pci.ko", Lane::Below),
             ("kernel/drivers/usb/storage/uas.ko", Lane::Disks),
             ("kernel/drivers/scsi/megaraid/megaraid_sas.ko", Lane::Disks),
             ("kernel/drivers/i2c/busses/i2c-i801.ko", Lane::Rest),

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use speediso_sys::roots::Roots;
 
 pub use self::addon::{AddonError, bring};
-pub use self::coldplug::{Modules, NotLoaded, Wishes};
+pub use self::coldplug::{Modules, NotLoaded, OpenPack, Wishes};
 pub(crate) use self::coldplug::{name_of, plain};
 pub use self::lacking::{Lacking, Why, look};
 
