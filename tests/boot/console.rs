@@ -101,10 +101,13 @@ fn people_see_what_is_wrong_and_get_a_shell() {
     assert_eq!(sat.ssh.run("cat /run/speediso/agent.log | tr -d '\\n' | tr -d ' -~' | wc -c", SOON).unwrap(), "0");
 
     // No agent any more: plain consoles, and a shell.
-    let kill = "for i in 1 2 3 4 5 6; do for p in $(pidof speediso-agent); do \
-                grep -q boot /proc/$p/cmdline && kill -9 $p; done; sleep 1; done; true";
+    // And ssh, which the agent had closed: whoever has a key may look.
+    let kill = "agent() { for p in $(pidof speediso-agent); do grep -q boot /proc/$p/cmdline && echo $p; done; }; \
+                for i in 1 2 3 4 5; do until p=$(agent); [ -n \"$p\" ]; do sleep 0.2; done; \
+                kill $(cat /run/dropbear.pid); kill -9 $p; sleep 1; done; true";
     sat.ssh.run(kill, SOON).unwrap();
     sat.machine.wait_for("nothing is restarted any more", SOON).unwrap();
+    sat.machine.wait_for("ssh is open for the keys", SOON).unwrap();
     let mark = sat.machine.serial().mark();
     sat.machine.wait_for("press Enter", SOON).unwrap();
     sat.machine.type_line("").unwrap();

@@ -1,8 +1,8 @@
 //! The parent of the agent: restarts it when it dies, and stops when that does not help.
 //!
 //! It never exits by itself and knows nothing of tasks. The agent takes up its journal when it comes back. After five
-//! deaths in a minute the machine stays as it is, with a plain statement of what happened and a shell on its consoles; ssh
-//! stays open if it was.
+//! deaths in a minute the machine stays as it is, with a plain statement of what happened, a shell on its consoles, and ssh
+//! for whoever has a key.
 
 use std::io::Write as _;
 use std::process::{Command, ExitStatus};
@@ -14,7 +14,7 @@ use speediso_sys::roots::Roots;
 
 use crate::cmdline::{self, OnFailure};
 use crate::console::Supervised;
-use crate::watchdog;
+use crate::{ssh, watchdog};
 
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ pub fn run(consoles: &Supervised, roots: &Roots, line: &str) -> ! {
         consoles.give_back();
         tracing::error!("the agent ended: {}", describe(&ended));
         if crashes.died(Instant::now()) {
-            give_up(&ended, cmdline::on_failure(line));
+            give_up(&ended, line);
         }
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -68,7 +68,8 @@ fn describe(ended: &std::io::Result<ExitStatus>) -> String {
     }
 }
 
-fn give_up(ended: &std::io::Result<ExitStatus>, on_failure: OnFailure) -> ! {
+fn give_up(ended: &std::io::Result<ExitStatus>, line: &str) -> ! {
+    let on_failure = cmdline::on_failure(line);
     tracing::error!(
         "the agent died {DEATHS} times within {} s, the last time by {}",
         WITHIN.as_secs(),
@@ -80,6 +81,11 @@ fn give_up(ended: &std::io::Result<ExitStatus>, on_failure: OnFailure) -> ! {
         && let Err(error) = shells()
     {
         tracing::error!("the consoles get no shell: {error}");
+    }
+    match ssh::leave_open(line) {
+        Ok(true) => tracing::error!("ssh is open for the keys that were given"),
+        Ok(false) => {}
+        Err(error) => tracing::error!("ssh: starting the server: {error}; nobody can log in over the network"),
     }
     if let Some((action, patience)) = on_failure.power() {
         tracing::error!("speediso.on_failure: {action:?} in {} s", patience.as_secs());

@@ -22,7 +22,8 @@ use speediso_model::task::is_ssh_public_key;
 use speediso_sys::clock::uptime_ms;
 use tokio::sync::{OnceCell, watch};
 
-use crate::state;
+use crate::identity::Session;
+use crate::state::{self, StateDir};
 use door::Door;
 pub use door::Word;
 use server::LetIn;
@@ -69,6 +70,25 @@ fn keys_in(text: &str) -> Vec<String> {
         tracing::warn!("ssh: {} line(s) of {IMAGE_KEYS} are no keys; ignoring them", bad.len());
     }
     good.into_iter().map(str::to_owned).collect()
+}
+
+/// Where nobody decides any more, since the agent has died for good: as after a task that failed somebody has to look, so
+/// whoever has a key gets in. Not where the boot entry says no, nor where it takes an operator's word, which nobody hears.
+/// Whether the server is up then.
+pub(crate) fn leave_open(line: &str) -> std::io::Result<bool> {
+    let asked = StateDir::open(Path::new(state::DEFAULT))
+        .ok()
+        .and_then(|state| Session::load(&state))
+        .is_some_and(|session| session.ssh == SshPolicy::Asked);
+    let says = |what: &str| line.split_whitespace().any(|word| word == what);
+    let has_keys = std::fs::metadata("/root/.ssh/authorized_keys").is_ok_and(|keys| keys.len() > 0);
+    if says("speediso.ssh=off") || (asked && !says("speediso.ssh=on")) || !has_keys {
+        return Ok(server::is_running());
+    }
+    if !server::is_running() {
+        server::start()?;
+    }
+    Ok(true)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
