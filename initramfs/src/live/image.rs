@@ -18,7 +18,7 @@ const SQUASHFS_LEVEL: &str = "15";
 const BLOCK: &str = "256K";
 /// Where the squashfs ends and its modules begin (mksquashfs pads to this).
 const PAGE: u64 = 4096;
-/// What a kernel needs to have such a root; the ramdisk has no room for them.
+/// What a kernel needs to have such a root; a ramdisk need not have them.
 pub(super) const OWN_MODULES: [&str; 2] = ["kernel/fs/squashfs/squashfs.ko", "kernel/fs/overlayfs/overlay.ko"];
 
 /// How the machine holds the root.
