@@ -6,10 +6,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use speediso_lab::{Bus, Lab, Machine, Site, tool};
+use speediso_lab::{Bus, Lab, Machine, Site};
 use speediso_model::node::NodeState;
 use speediso_model::order::TaskState;
-use speediso_tests::{BOOT, LiveFlavour, LiveSsh, Ramdisk, SOON, TestDisk, as_operator, boot_words, programs};
+use speediso_tests::{
+    BOOT, LiveFlavour, LiveSsh, Ramdisk, SOON, TestDisk, as_operator, boot_words, end_access, is_open, programs,
+};
 
 const MAC: &str = "52:54:00:12:10:01";
 const UUID: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
@@ -24,27 +26,6 @@ fn until(what: &str, holds: impl Fn() -> bool) {
         assert!(Instant::now() < end, "{what}");
         std::thread::sleep(Duration::from_millis(500));
     }
-}
-
-/// What a connection to the ssh port comes to: the machine answers in any case, so that it is there is seen.
-fn is_open(lab: &Lab, machine: &Machine<'_>) -> bool {
-    let mut connect = lab.command("bash");
-    connect.args(["-c", &format!("exec 3<>/dev/tcp/{}/22", machine.address())]);
-    let answered = connect.output().unwrap();
-    let complaint = String::from_utf8_lossy(&answered.stderr);
-    assert!(answered.status.success() || complaint.contains("refused"), "{complaint}");
-    answered.status.success()
-}
-
-/// Ends what an operator asked for.
-fn end_access(lab: &Lab, site: &Site<'_>) {
-    let node = site.machines().unwrap().remove(0).id;
-    let token = std::fs::read_to_string(site.token_file()).unwrap();
-    let mut curl = lab.command("curl");
-    curl.args(["-sSf", "--max-time", "40", "--cacert"]).arg(site.ca_file());
-    curl.args(["-H", &format!("Authorization: Bearer {}", token.trim()), "-H", "Content-Type: application/json"]);
-    let url = format!("https://{}/v1/nodes/{node}/ssh", Site::api());
-    tool::run(curl.args(["-d", &json!({ "minutes": 0 }).to_string(), &url])).unwrap();
 }
 
 /// While a task of the image runs, nobody comes in whom no operator asked for, the machine is not restarted for idleness,
@@ -79,7 +60,7 @@ fn while_a_task_of_the_image_runs_nobody_comes_in_and_nothing_restarts() {
     for sshd in ["lasting: begins, sshd is inactive", "lasting: still here, sshd is inactive"] {
         assert!(said.contains(sshd), "{said}");
     }
-    assert!(!is_open(&lab, &machine), "a task runs, and the port is open");
+    assert!(!is_open(&lab, &machine).unwrap(), "a task runs, and the port is open");
 
     // An operator asks, and is in while the task runs; then so is who has a key of the boot entry.
     assert_eq!(as_operator(&lab, &site, "care", "systemctl is-active speediso@lasting || true").unwrap(), "activating");
@@ -104,10 +85,10 @@ fn while_a_task_of_the_image_runs_nobody_comes_in_and_nothing_restarts() {
 
     // Nobody asks any more; that lets the task end, and the next one fail.
     inside("touch /run/lasting-go");
-    end_access(&lab, &site);
+    end_access(&lab, &site).unwrap();
     let mark = machine.wait_for_after(still.end, "lasting: ends, begun 1 time(s)", SOON).unwrap().end;
     machine.wait_for_after(mark, "timeout", BOOT).unwrap();
-    until("a task failed, and the port is closed", || is_open(&lab, &machine));
+    until("a task failed, and the port is closed", || is_open(&lab, &machine).unwrap());
     assert_eq!(inside("cat /proc/1/comm; systemctl is-failed speediso@stuck"), "systemd\nfailed");
     let said = machine.serial().text_after(begun.end);
     assert!(!said.contains("lasting: begins"), "what a task said is said again by the next agent:\n{said}");
@@ -125,15 +106,15 @@ fn while_a_task_of_the_image_runs_nobody_comes_in_and_nothing_restarts() {
         view.order.tasks.iter().any(|task| matches!(task.state, TaskState::Running { .. }))
     })
     .unwrap();
-    until("a task of the agent runs, and the port is open", || !is_open(&lab, &machine));
+    until("a task of the agent runs, and the port is open", || !is_open(&lab, &machine).unwrap());
     let _: Value = site.json(&["cancel", &order]).unwrap();
-    until("the task is cancelled, and the port is closed", || is_open(&lab, &machine));
+    until("the task is cancelled, and the port is closed", || is_open(&lab, &machine).unwrap());
 
     // An agent that dies for good just when there may be work again has the port closed; that is not the end of it.
     let mark = machine.serial().mark();
     die_for_good(&mut machine, &ssh, mark);
     ssh.hang_up();
-    until("the agent died for good, and the port is closed", || is_open(&lab, &machine));
+    until("the agent died for good, and the port is closed", || is_open(&lab, &machine).unwrap());
     assert_eq!(inside("systemctl is-failed speediso-agent"), "failed");
 }
 
@@ -249,7 +230,7 @@ fn an_idle_machine_restarts_and_one_whose_agent_dies_does_as_the_line_says() {
     for said in ["first: sshd is inactive", "first: ended"] {
         mark = machine.wait_for_after(mark, said, BOOT).unwrap().end;
     }
-    until("nothing runs, and the port is closed", || is_open(&lab, &machine));
+    until("nothing runs, and the port is closed", || is_open(&lab, &machine).unwrap());
     mark = machine.wait_for_after(mark, "idle: nothing was to do", BOOT).unwrap().end;
     println!("seen: idleness restarts it");
 

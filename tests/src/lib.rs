@@ -26,7 +26,7 @@ pub use disk::TestDisk;
 pub use live::LiveFlavour;
 pub use orders::Orders;
 pub use ramdisk::{Ramdisk, boot_words};
-pub use ssh::{LiveSsh, as_operator};
+pub use ssh::{LiveSsh, as_operator, end_access, is_open};
 
 /// From power on to the agent's first word under emulation: 10 s by direct start, 40 s over PXE. Twice that several
 /// times over, since a busy machine is slow and nothing else here waits long.

@@ -147,3 +147,26 @@ pub fn as_operator(lab: &Lab, site: &Site<'_>, machine: &str, command: &str) -> 
     );
     Ok(said.trim().to_owned())
 }
+
+/// What a connection to the ssh port comes to. The machine answers in any case, so that it is there is seen.
+pub fn is_open(lab: &Lab, machine: &Machine<'_>) -> Result<bool> {
+    let mut connect = lab.command("bash");
+    connect.args(["-c", &format!("exec 3<>/dev/tcp/{}/22", machine.address())]);
+    let answered = connect.output()?;
+    let complaint = String::from_utf8_lossy(&answered.stderr);
+    ensure!(answered.status.success() || complaint.contains("refused"), "{complaint}");
+    Ok(answered.status.success())
+}
+
+/// Ends what an operator asked for on the site's only machine.
+pub fn end_access(lab: &Lab, site: &Site<'_>) -> Result<()> {
+    let nodes = site.machines()?;
+    let node = nodes.first().context("the site has no machine")?.id;
+    let token = std::fs::read_to_string(site.token_file())?;
+    let mut curl = lab.command("curl");
+    curl.args(["-sSf", "--max-time", "40", "--cacert"]).arg(site.ca_file());
+    curl.args(["-H", &format!("Authorization: Bearer {}", token.trim()), "-H", "Content-Type: application/json"]);
+    let url = format!("https://{}/v1/nodes/{node}/ssh", Site::api());
+    tool::run(curl.args(["-d", r#"{"minutes": 0}"#, &url]))?;
+    Ok(())
+}

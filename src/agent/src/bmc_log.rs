@@ -10,7 +10,7 @@ use speediso_sys::process;
 use speediso_sys::roots::Roots;
 
 use crate::console::board::Board;
-use crate::drivers::Drivers;
+use crate::drivers::Loading;
 
 /// Different faults of one boot.
 const MOST: usize = 8;
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes for ever what the board shows; at once nothing, where there is no BMC.
 pub(crate) async fn write(board: Board, roots: Roots) {
-    Drivers::All.loaded().await;
+    Loading::Drivers.ended().await;
     let mut status = board.subscribe();
     let mut told = BTreeSet::new();
     loop {

@@ -24,7 +24,7 @@ use crate::cmdline::{self, Config, OnFailure, OwnTasks};
 use crate::doctor::{self, Examination};
 use crate::doors::local::{self, Machine, Permitted};
 use crate::doors::native::{Native, trouble};
-use crate::drivers::Drivers;
+use crate::drivers::{Loading, settle_disks};
 use crate::engine::{self, DISK_PATIENCE, Engine, Surroundings};
 use crate::logs::{self, Logs};
 use crate::net::{self, Configured, Goal, IpParam, NetConfig, kept};
@@ -121,7 +121,7 @@ pub async fn run() -> Result<std::convert::Infallible, Fault> {
     let addon = AddonFacts::of_system();
     let lacking = lacking(&roots, addon.as_ref());
     let mut settled = settling(&roots);
-    Drivers::Network.loaded().await;
+    Loading::Network.ended().await;
     let network = network(&config, &engine, &state, &roots).await;
     if let Some(addon) = &addon
         && bring_drivers(&lacking, addon, &config, &http, &roots).await
@@ -323,7 +323,7 @@ fn lacking(roots: &Roots, addon: Option<&AddonFacts>) -> Vec<Lacking> {
     if !waiting.is_empty() {
         let (roots, addon) = (roots.clone(), addon.cloned());
         tokio::spawn(async move {
-            Drivers::All.loaded().await;
+            Loading::Drivers.ended().await;
             for device in drivers::look(&roots, addon.as_ref()).iter().filter(|d| matches!(d.why, Why::NotTaken(_))) {
                 tracing::warn!("{device}");
             }
@@ -360,31 +360,16 @@ fn settling(roots: &Roots) -> watch::Receiver<bool> {
     let (done, settled) = watch::channel(false);
     let roots = roots.clone();
     tokio::spawn(async move {
-        settled_disks(&roots).await;
+        // Who loads the drivers has waited for it then.
+        if !Loading::Disks.ended().await {
+            let looked = tokio::task::spawn_blocking(move || settle_disks(&roots)).await;
+            if let Err(error) = looked {
+                tracing::error!("disks: {error}");
+            }
+        }
         done.send_replace(true);
     });
     settled
-}
-
-/// Waits until no further disk shows up: SATA and SAS links are found in the background, after their drivers are there.
-async fn settled_disks(roots: &Roots) {
-    const POLL: Duration = Duration::from_millis(250);
-    const QUIET: u32 = 8;
-    const LONGEST: u32 = 80;
-    Drivers::All.loaded().await;
-    let names = || -> Vec<String> {
-        disks::read(roots, DiskScope::default()).unwrap_or_default().into_iter().map(|d| d.name).collect()
-    };
-    let (mut seen, mut same) = (names(), 0);
-    for _ in 0..LONGEST {
-        tokio::time::sleep(POLL).await;
-        let now = names();
-        same = if now == seen { same + 1 } else { 0 };
-        seen = now;
-        if same >= QUIET {
-            return;
-        }
-    }
 }
 
 fn list_disks(roots: &Roots) {

@@ -5,8 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use speediso_sys::disks::{self, DiskScope};
 use speediso_sys::module;
 use speediso_sys::roots::Roots;
 use speediso_tasks::drivers::{Modules, Wishes};
@@ -20,58 +23,88 @@ const PACK_PLACE: &str = "packed";
 /// What the kernel needs for that.
 const OPENED_BY: [&str; 2] = ["loop", "squashfs"];
 
-/// There while drivers are loaded. `/etc/rcS` makes both, and removes what is left of them once the loader has ended,
-/// however that was.
-const LOADING: &str = "/run/drivers.loading";
-const LOADING_NETWORK: &str = "/run/drivers.loading/network";
+/// A directory that is there while drivers are loaded. `/etc/rcS` makes it with both marks in it, and removes it once the
+/// loader has ended, however that was.
+const MARKS: &str = "/run/drivers.loading";
+const NETWORK_MARK: &str = "network";
+const DRIVERS_MARK: &str = "drivers";
 /// A controller may take minutes to start; one that takes longer is told of, and done without.
 const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
+static TOLD: AtomicBool = AtomicBool::new(false);
 
-/// What somebody waits for.
+/// What has not come to its end yet while the ramdisk starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Drivers {
+pub enum Loading {
+    /// Drivers of network cards.
     Network,
-    All,
+    Drivers,
+    /// All that, and disks still show up.
+    Disks,
 }
 
-impl Drivers {
-    fn are_loading(self) -> bool {
-        Path::new(match self {
-            Self::Network => LOADING_NETWORK,
-            Self::All => LOADING,
-        })
-        .exists()
-    }
-
-    /// Until they are loaded, which they are at once wherever somebody else does that.
-    pub(crate) async fn loaded(self) {
+impl Loading {
+    /// Waits for its end. Whether there was anything to wait for: nothing is, where somebody else loads drivers.
+    pub(crate) async fn ended(self) -> bool {
         let begun = Instant::now();
-        while self.are_loading() {
-            if begun.elapsed() > PATIENCE {
-                return self.give_up();
-            }
+        let goes_on = self.goes_on();
+        while self.is_awaited(begun) {
             tokio::time::sleep(POLL).await;
         }
+        goes_on
     }
 
     /// The same for a thread of its own.
-    pub(crate) fn wait(self) {
+    pub fn wait(self) {
         let begun = Instant::now();
-        while self.are_loading() {
-            if begun.elapsed() > PATIENCE {
-                return self.give_up();
-            }
-            std::thread::sleep(POLL);
+        while self.is_awaited(begun) {
+            thread::sleep(POLL);
         }
     }
 
-    fn give_up(self) {
-        tracing::error!(
-            "drivers: some are still being loaded after {} s; proceeding without them: disks or network cards may be \
-             missing (their reason is in dmesg, what waits in ps)",
-            PATIENCE.as_secs()
-        );
+    fn goes_on(self) -> bool {
+        let marks = Path::new(MARKS);
+        match self {
+            Self::Network => marks.join(NETWORK_MARK).exists(),
+            Self::Drivers => marks.join(DRIVERS_MARK).exists(),
+            Self::Disks => marks.exists(),
+        }
+    }
+
+    fn is_awaited(self, begun: Instant) -> bool {
+        if !self.goes_on() {
+            return false;
+        }
+        let awaited = begun.elapsed() < PATIENCE;
+        // Once, whoever waits.
+        if !awaited && !TOLD.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "drivers: some are still being loaded after {} s; proceeding without them: disks or network cards may be \
+                 missing; what to do: look for what waits (ps, dmesg), then reboot",
+                PATIENCE.as_secs()
+            );
+        }
+        awaited
+    }
+}
+
+/// Waits until no further disk shows up: SATA and SAS links are found in the background, after their drivers are there.
+pub(crate) fn settle_disks(roots: &Roots) {
+    const POLL: Duration = Duration::from_millis(250);
+    const QUIET: u32 = 8;
+    const LONGEST: u32 = 80;
+    let names = || -> Vec<String> {
+        disks::read(roots, DiskScope::default()).unwrap_or_default().into_iter().map(|d| d.name).collect()
+    };
+    let (mut seen, mut same) = (names(), 0);
+    for _ in 0..LONGEST {
+        thread::sleep(POLL);
+        let now = names();
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+        if same >= QUIET {
+            return;
+        }
     }
 }
 
@@ -90,16 +123,18 @@ pub fn load(unasked: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let network_is_there = || {
-        // Not there: nobody waits.
-        let _ = fs::remove_file(LOADING_NETWORK);
-    };
-    for failed in modules.coldplug(unasked, &roots, network_is_there) {
+    // Not there: nobody waits.
+    let ended = |mark: &str| _ = fs::remove_file(Path::new(MARKS).join(mark));
+    for failed in modules.coldplug(unasked, &roots, || ended(NETWORK_MARK)) {
         say(&format!("loading the driver {} failed: {}", failed.module, failed.why));
     }
     // For what the kernel asks modprobe for later.
     if let Err(why) = modules.open_pack() {
         say(&format!("opening the packed drivers, most of what this ramdisk has, failed: {why}"));
+    }
+    ended(DRIVERS_MARK);
+    if Loading::Disks.goes_on() {
+        settle_disks(&roots);
     }
     ExitCode::SUCCESS
 }

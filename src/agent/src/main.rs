@@ -65,6 +65,10 @@ fn main() -> ExitCode {
         println!("speediso-agent {}", build::read());
         return ExitCode::SUCCESS;
     }
+    // Whoever comes in early sees the same machine as later.
+    if matches!(cli.command, Some(Command::Run(_) | Command::Inventory(_) | Command::Disks(_))) {
+        drivers::Loading::Disks.wait();
+    }
     match cli.command {
         Some(Command::ProbeSuperblock) => match speediso_sys::blkid::child_main() {
             Ok(()) => ExitCode::SUCCESS,

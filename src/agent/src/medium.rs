@@ -13,7 +13,7 @@ use speediso_sys::roots::Roots;
 use uuid::Uuid;
 
 use crate::cmdline::Config;
-use crate::drivers::Drivers;
+use crate::drivers::Loading;
 use crate::parameters::{self, KEPT};
 use crate::state::StateDir;
 
@@ -54,7 +54,7 @@ pub(crate) async fn add_parameters(
 async fn read(id: Uuid, state: &StateDir, roots: &Roots) -> Result<String, Fault> {
     tracing::info!("looking for the medium this system was started from (speediso.medium={id})");
     // Only then do drives show up one after another, and a pause means that there are no more.
-    Drivers::All.loaded().await;
+    Loading::Drivers.ended().await;
     let (name, text) = find(id, roots).await?;
     let keeping =
         |e: std::io::Error| Fault::new(FaultCode::Io, "keeping what stands on the medium").because(e.to_string());

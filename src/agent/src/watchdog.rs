@@ -6,7 +6,7 @@ use std::time::Duration;
 use speediso_sys::roots::Roots;
 use speediso_sys::watchdog::Watchdog;
 
-use crate::drivers::Drivers;
+use crate::drivers::Loading;
 
 /// A machine that runs nothing for so long is restarted by its hardware.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ pub(crate) fn is_off(line: &str) -> bool {
 /// Returns at once. Without a watchdog there is nothing to feed, which most virtual machines are content with.
 pub(crate) fn feed(roots: Roots) {
     let started = move || {
-        Drivers::All.wait();
+        Loading::Drivers.wait();
         Watchdog::start(&roots, PATIENCE)
     };
     let fed = move || match started() {

@@ -34,6 +34,7 @@ pub struct Site<'lab> {
     controller: Option<Process>,
     forward: Forward,
     boot_url: Option<String>,
+    ssh: Option<&'static str>,
     starts: u32,
 }
 
@@ -64,6 +65,7 @@ impl<'lab> Site<'lab> {
             controller: None,
             forward: lab.forward(port, Self::api())?,
             boot_url: None,
+            ssh: None,
             starts: 0,
         })
     }
@@ -71,6 +73,11 @@ impl<'lab> Site<'lab> {
     /// The controller's boot scripts name this address instead of its own: that of a web server in front of it.
     pub fn behind(&mut self, boot_url: &str) {
         self.boot_url = Some(boot_url.to_owned());
+    }
+
+    /// Who gets in by ssh, and when: the controller's `--ssh`.
+    pub fn let_in(&mut self, policy: &'static str) {
+        self.ssh = Some(policy);
     }
 
     /// The controller's plain listener.
@@ -121,6 +128,9 @@ impl<'lab> Site<'lab> {
             .arg(&self.programs.boot_files);
         if let Some(url) = &self.boot_url {
             command.args(["--boot-url", url]);
+        }
+        if let Some(policy) = self.ssh {
+            command.args(["--ssh", policy]);
         }
         self.starts += 1;
         // A log for each start, so that waiting for "ready" never sees an earlier one.

@@ -25,7 +25,7 @@ use crate::backoff::Backoff;
 use crate::cmdline::{Config, OwnTasks, words};
 use crate::console::board::Beside;
 use crate::doors::native::trouble;
-use crate::drivers::Drivers;
+use crate::drivers::Loading;
 use crate::engine::{Engine, LAST_LINES};
 use crate::logs;
 use crate::ssh::Ssh;
@@ -86,7 +86,7 @@ impl Entry {
             return self.unknown_names.clone();
         }
         // A switch ends every process, and one that loads a driver would leave the device half set up.
-        Drivers::All.loaded().await;
+        Loading::Drivers.ended().await;
         engine.board().beside(Beside::Runs("the live system is on its way"));
         let mounts = Arc::new(Mounts::of_system());
         let fault = match self.try_on(engine, &mounts).await {
