@@ -85,12 +85,13 @@ impl Entry {
             tracing::warn!("live system: a task was begun in this boot; staying where its traces are");
             return self.unknown_names.clone();
         }
-        // A switch ends every process, and one that loads a driver would leave the device half set up.
-        Loading::Drivers.ended().await;
         engine.board().beside(Beside::Runs("the live system is on its way"));
         let mounts = Arc::new(Mounts::of_system());
         let fault = match self.try_on(engine, &mounts).await {
             Ok(ready) => {
+                // A switch ends every process, and one that loads a driver would leave the device half set up.
+                Loading::Disks.ended().await;
+                Loading::forget();
                 self.take_along(ssh, &mounts);
                 go_on(engine, &self.shown(), &ready).await
             }
