@@ -16,7 +16,7 @@ const MAC: &str = "52:54:00:12:11:01";
 const UUID: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
 const PORT: u16 = 8091;
 /// Ends the agent for good, long enough from now that the operator has left. The supervisor has the same name and lives on.
-const KILLS: &str = "sleep 30; for i in 1 2 3 4 5 6 7 8; do \
+const KILLS: &str = "sleep 30; for i in $(seq 20); do \
     for p in $(pidof speediso-agent); do grep -q boot /proc/$p/cmdline && kill -9 $p; done; sleep 1; done";
 /// What a shell on a console begins with.
 const INVITATIONS: [&str; 2] = ["press Enter", "Enter gives a shell"];
