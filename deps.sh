@@ -21,7 +21,7 @@ dnsmasq-base: DHCP and TFTP in the laboratory
 iproute2: network namespaces
 nginx-light: web server of the laboratory and the benchmarks
 mmdebstrap: the Debian image of the demo, the live flavour
-squashfs-tools: the live flavour
+squashfs-tools: packed drivers, the live flavour
 fakechroot: the live flavour, built by a normal user
 fakeroot: likewise
 grub-pc-bin: BIOS boot loader of the test images
