@@ -72,7 +72,6 @@ fn in_the_ramdisk() {
 }
 
 #[test]
-#[ignore = "one more boot into the live system, two minutes; its units are verified in every run, and the ramdisk's way is"]
 fn in_the_live_system() {
     let live = LiveFlavour::get(&programs().unwrap(), "squashfs").unwrap();
     // systemd would take the dollars for variables of its own.

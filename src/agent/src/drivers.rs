@@ -67,7 +67,8 @@ impl Loading {
         let _ = fs::remove_dir_all(MARKS);
     }
 
-    fn goes_on(self) -> bool {
+    #[must_use]
+    pub fn goes_on(self) -> bool {
         let marks = Path::new(MARKS);
         match self {
             Self::Network => marks.join(NETWORK_MARK).exists(),

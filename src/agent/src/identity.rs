@@ -73,7 +73,13 @@ impl Session {
     const FILE: &'static str = "session.json";
 
     pub(crate) fn load(state: &StateDir) -> Option<Self> {
-        serde_json::from_slice(&state.get(Self::FILE).ok()??).ok()
+        Self::read(state).ok()?
+    }
+
+    /// The same for who must not take one that cannot be read for none.
+    pub(crate) fn read(state: &StateDir) -> std::io::Result<Option<Self>> {
+        let kept = state.get(Self::FILE)?;
+        kept.map(|bytes| serde_json::from_slice(&bytes).map_err(std::io::Error::other)).transpose()
     }
 
     pub(crate) fn of(admission: Admission) -> Self {
@@ -91,5 +97,19 @@ impl Session {
     pub(crate) fn store(&self, state: &StateDir) -> Result<(), Fault> {
         let text = serde_json::to_vec(self).map_err(|e| internal("keeping the session", e))?;
         state.put(Self::FILE, &text).map_err(|e| internal("keeping the session", e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_cannot_be_read_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = StateDir::open(dir.path()).expect("opened");
+        assert!(matches!(Session::read(&state), Ok(None)));
+        state.put(Session::FILE, b"{\"ssh\":\"as").expect("written");
+        assert!(Session::read(&state).is_err() && Session::load(&state).is_none());
     }
 }

@@ -67,6 +67,9 @@ fn main() -> ExitCode {
     }
     // Whoever comes in early sees the same machine as later.
     if matches!(cli.command, Some(Command::Run(_) | Command::Inventory(_) | Command::Disks(_))) {
+        if drivers::Loading::Disks.goes_on() {
+            eprintln!("speediso-agent: drivers are still being loaded; waiting for the disks");
+        }
         drivers::Loading::Disks.wait();
     }
     match cli.command {

@@ -85,7 +85,7 @@ fn give_up(ended: &std::io::Result<ExitStatus>, line: &str) -> ! {
     match ssh::leave_open(line) {
         Ok(true) => tracing::error!("ssh is open for the keys that were given"),
         Ok(false) => {}
-        Err(error) => tracing::error!("ssh: starting the server: {error}; nobody can log in over the network"),
+        Err(error) => tracing::error!("ssh: {error}; it is left as it was"),
     }
     if let Some((action, patience)) = on_failure.power() {
         tracing::error!("speediso.on_failure: {action:?} in {} s", patience.as_secs());

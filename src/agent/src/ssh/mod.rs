@@ -75,11 +75,13 @@ fn keys_in(text: &str) -> Vec<String> {
 /// Where nobody decides any more, since the agent has died for good: as after a task that failed somebody has to look, so
 /// whoever has a key gets in. Not where the boot entry says no, nor where it takes an operator's word, which nobody hears.
 /// Whether the server is up then.
+///
+/// # Errors
+/// When it cannot be known who may come in, or the server does not start: then nothing was opened.
 pub(crate) fn leave_open(line: &str) -> std::io::Result<bool> {
-    let asked = StateDir::open(Path::new(state::DEFAULT))
-        .ok()
-        .and_then(|state| Session::load(&state))
-        .is_some_and(|session| session.ssh == SshPolicy::Asked);
+    // A policy that cannot be read may be that one.
+    let state = StateDir::open(Path::new(state::DEFAULT)).map_err(std::io::Error::other)?;
+    let asked = Session::read(&state)?.is_some_and(|session| session.ssh == SshPolicy::Asked);
     let says = |what: &str| line.split_whitespace().any(|word| word == what);
     let has_keys = std::fs::metadata("/root/.ssh/authorized_keys").is_ok_and(|keys| keys.len() > 0);
     if says("speediso.ssh=off") || (asked && !says("speediso.ssh=on")) || !has_keys {
